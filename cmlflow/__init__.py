@@ -1,0 +1,1 @@
+"""What differs between a Cloudera Machine Learning session and a laptop, and nothing else."""

@@ -1,0 +1,112 @@
+"""The facts of one snapshot of an Iceberg table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from cmlflow.workarea import MissingStep
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class SnapshotNotFound(LookupError):
+    """The table is empty, or has no snapshot of that id."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An Iceberg table after one write.
+
+    Attributes:
+        table: catalog, namespace and name, for example `spark_catalog.default.training`.
+        snapshot_id: up to 19 digits, as text: a browser rounds numbers above 2^53.
+        parent_id: the snapshot that this one was built on, or None for the first.
+        committed_at: time of the commit, UTC, to the millisecond.
+        operation: what Iceberg calls the write: append, overwrite, replace or delete.
+        row_count: rows of the table in this snapshot.
+    """
+
+    table: str
+    snapshot_id: str
+    parent_id: str | None
+    committed_at: datetime
+    operation: str
+    row_count: int
+
+    @property
+    def committed_at_iso(self) -> str:
+        """The time of the commit as ISO 8601 text, for example 2026-11-21T06:18:50.123+00:00."""
+        return self.committed_at.isoformat(timespec="milliseconds")
+
+
+def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:
+    """Return the snapshot that the table's main branch points at now.
+
+    Args:
+        spark: a session from `cmlflow.spark.start_spark`.
+        table: catalog, namespace and name.
+        made_by: the lesson that writes the table, for example `code/00_datagen.py`.
+
+    Raises:
+        MissingStep: the table does not exist.
+        SnapshotNotFound: it was never written to.
+    """
+    _require_table(spark, table, made_by)
+    return _read(spark, table, f"JOIN {table}.refs r USING (snapshot_id) WHERE r.name = 'main'")
+
+
+def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str) -> Snapshot:
+    """Return one snapshot of the table by its id; for the other arguments see `current`.
+
+    Raises:
+        MissingStep: the table does not exist.
+        SnapshotNotFound: it has no such snapshot, or no longer: it may have expired.
+    """
+    _require_table(spark, table, made_by)
+    return _read(spark, table, f"WHERE snapshot_id = {int(snapshot_id)}")
+
+
+def known_ids(spark: SparkSession, table: str) -> list[str]:
+    """Return the ids of the table's snapshots as text, oldest first."""
+    rows = spark.sql(f"SELECT snapshot_id FROM {table}.snapshots ORDER BY committed_at").collect()
+    return [str(row.snapshot_id) for row in rows]
+
+
+def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
+    # Without the catalog's name: with it, and in the form of two arguments, the answer is False.
+    if not spark.catalog.tableExists(table.removeprefix("spark_catalog.")):
+        raise MissingStep(
+            f"There is no table {table}.", f"an Iceberg table, written by {made_by}", f"python {made_by}"
+        )
+
+
+def _read(spark: SparkSession, table: str, which: str) -> Snapshot:
+    # Everything in one query: read one by one, the facts could come from different states.
+    rows = spark.sql(
+        "SELECT snapshot_id, s.parent_id, unix_millis(s.committed_at) AS committed_ms, s.operation,"
+        " CAST(s.summary['total-records'] AS BIGINT) AS row_count,"
+        " CAST(coalesce(s.summary['total-delete-files'], '0') AS BIGINT) AS delete_files"
+        f" FROM {table}.snapshots s {which}"
+    ).collect()
+    if not rows:
+        raise SnapshotNotFound(
+            f"{table} has no such snapshot ({which.rpartition('WHERE ')[2]}).\n"
+            f"Expected: one of its snapshots: {', '.join(known_ids(spark, table)) or 'there are none'}.\n"
+            f"To see them, run in Spark:  SELECT * FROM {table}.snapshots"
+        )
+    (row,) = rows
+    row_count = row.row_count
+    if row_count is None or row.delete_files:  # the summary counts rows that delete files hide
+        row_count = spark.sql(f"SELECT 1 FROM {table} VERSION AS OF {row.snapshot_id}").count()
+    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    return Snapshot(
+        table=table,
+        snapshot_id=str(row.snapshot_id),
+        parent_id=None if row.parent_id is None else str(row.parent_id),
+        committed_at=epoch + timedelta(milliseconds=row.committed_ms),
+        operation=row.operation,
+        row_count=row_count,
+    )

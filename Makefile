@@ -1,0 +1,53 @@
+# make help lists the commands. Each of them is a line or two that you could type yourself.
+.DEFAULT_GOAL := help
+.PHONY: help tutorial test test-fast test-parity ui clean lint
+
+# The first Python that the pinned packages support; choose another with  make PYTHON=/path/to/python
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && \
+	echo "$$python" && break; done)
+PORT ?= 5000
+WORKAREA := $(or $(CMLFLOW_WORKAREA),$(CURDIR))
+ALL_TESTS = $(PYTEST_ARGS) tests
+
+# An environment is complete when its last line has run: the marker file, not the folder, tells.
+define environment
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, or name it:"; \
+		echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing $(1) into $(2) (once; this takes some minutes)"
+	@"$(PYTHON)" -m venv "$(2)"
+	@"$(2)/bin/python" -m pip install --quiet --disable-pip-version-check -r "$(1)"
+	@touch "$@"
+endef
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+tutorial: .venv/complete  ## run all lessons and say where to look
+	@.venv/bin/python tutorial.py
+
+test: .venv/complete  ## run all tests
+	@.venv/bin/python -m pytest $(ALL_TESTS)
+
+test-fast: .venv/complete  ## run the tests that need no Spark
+	@.venv/bin/python -m pytest -m "not spark" $(ALL_TESTS)
+
+test-parity: .venv-parity/complete  ## run the lesson tests with the MLflow that CML ships
+	@.venv-parity/bin/python -m pytest $(ALL_TESTS)
+
+ui: .venv/complete  ## open the MLflow UI on what the lessons logged (PORT=5000)
+	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
+	@echo "Open http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
+	@.venv/bin/python -m mlflow ui --backend-store-uri "sqlite:///$(WORKAREA)/mlflow.db" --host 127.0.0.1 --port $(PORT)
+
+clean: .venv/complete  ## remove what the lessons made (not the environment)
+	@.venv/bin/python tutorial.py --clean
+
+lint: .venv/complete  ## check style
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+.venv/complete: requirements-local.txt requirements.txt pyproject.toml
+	$(call environment,requirements-local.txt,.venv)
+
+.venv-parity/complete: requirements-parity.txt requirements.txt pyproject.toml
+	$(call environment,requirements-parity.txt,.venv-parity)

@@ -1,0 +1,97 @@
+"""Run the lessons in order, each in a process of its own, as a learner would one by one.
+
+make tutorial, or:  python tutorial.py            run all lessons
+                    python tutorial.py --verbose  and show all that they print
+make clean, or:     python tutorial.py --clean    remove what the lessons made
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cmlflow import workarea
+from cmlflow.spark import JarUnavailable, iceberg_jar
+
+LESSONS = (
+    "00_datagen.py",
+    "01_Active_Experiment.py",
+    "01_Experiment.py",
+    "02_log_model.py",
+    "02_Log_Artifacts_Tags.py",
+    "03_Get_Experiment.py",
+    "04_Predict_Batch.py",
+    "05_Auto_Model_Registration.py",
+    "06_Spark_Iceberg.py",
+)
+CODE = Path(__file__).resolve().parent / "code"
+
+
+def title(lesson: str) -> str:
+    """Return the first line of a lesson's docstring, for example `02 - Log the model too`."""
+    docstring = ast.get_docstring(ast.parse((CODE / lesson).read_text(encoding="utf-8")))
+    return docstring.splitlines()[0]
+
+
+def error_message(stderr: str) -> str:
+    """Return the message of the last traceback in what a lesson printed, without its stack."""
+    last = stderr.rpartition("Traceback (most recent call last):\n")[2]
+    return re.sub(r"\A(?:[ \t].*\n)*", "", last).strip()
+
+
+def run(lesson: str, verbose: bool) -> bool:
+    """Run one lesson, print its line of progress, and tell whether it succeeded."""
+    print(f"{title(lesson):<62} ", end="\n" if verbose else "", flush=True)
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(CODE / lesson)],
+        stdin=subprocess.DEVNULL,
+        stdout=None if verbose else subprocess.PIPE,
+        stderr=None if verbose else subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    seconds = f"{time.monotonic() - begin:5.1f} s"
+    if done.returncode == 0:
+        result = re.search(r"^Done: (.*)", done.stdout or "", re.MULTILINE)
+        print(f"{seconds}\n     {result[1]}" if result else seconds)
+        return True
+    print(f"{seconds}  failed\n")
+    if not verbose:
+        print(error_message(done.stderr) or f"It ended with code {done.returncode}.")
+    print(f"\nTo see all that this lesson says, run:  python code/{lesson}")
+    return False
+
+
+def main() -> int:
+    """Run what the command line asks for and return the exit code."""
+    parser = argparse.ArgumentParser(description="Run the lessons in order.")
+    parser.add_argument("--verbose", action="store_true", help="show all that the lessons print")
+    parser.add_argument("--clean", action="store_true", help="remove what the lessons made")
+    args = parser.parse_args()
+    if args.clean:
+        removed = workarea.remove_what_lessons_made()
+        print("\n".join(f"Removed {path}" for path in removed) or "Nothing to remove")
+        return 0
+    try:
+        print(f"Iceberg for Spark: {iceberg_jar()}\n")
+    except JarUnavailable as error:
+        print(error)
+        return 1
+    for lesson in LESSONS:
+        if not run(lesson, args.verbose):
+            return 1
+    print(f"\nAll {len(LESSONS)} lessons ran. Look at what they logged:  {workarea.how_to_open_ui()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

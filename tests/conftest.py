@@ -1,0 +1,197 @@
+"""Run lessons as a learner does, and open what they left behind.
+
+The helpers are plain functions (`from conftest import run_script`); the fixtures are working areas.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from jupyter_client import KernelManager
+from pyiceberg.table import StaticTable
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ROOT / "code"
+LIMIT = 300  # seconds; no lesson needs a tenth of it, but these machines are shared
+
+
+def clean_environment(work: Path, **extra: str) -> dict[str, str]:
+    """The environment of a new terminal: nothing that chooses a store, a Java or a connection."""
+    chosen = ("MLFLOW_", "CDSW_", "CMLFLOW_", "JAVA_HOME", "SPARK_", "PYSPARK_", "CONNECTION_NAME")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(chosen)}
+    return kept | {
+        "CMLFLOW_WORKAREA": str(work),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONIOENCODING": "utf-8",
+    } | extra
+
+
+def start_script(script: str, work: Path, *arguments: str, cwd: Path = ROOT, **extra: str):
+    """Start a lesson with the learner's command, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(CODE / script), *arguments],
+        cwd=cwd,
+        env=clean_environment(work, **extra),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+
+
+def finish(process) -> subprocess.CompletedProcess:
+    """Wait for a lesson that `start_script` started."""
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        for child in (*psutil.Process(process.pid).children(recursive=True), process):
+            child.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_script(script: str, work: Path, *arguments: str, cwd: Path = ROOT, **extra: str):
+    """Run a lesson with the learner's command and wait for it."""
+    return finish(start_script(script, work, *arguments, cwd=cwd, **extra))
+
+
+def succeed(script: str, work: Path, *arguments: str, **extra) -> str:
+    """Run a lesson that must succeed; return what it printed."""
+    done = run_script(script, work, *arguments, **extra)
+    assert done.returncode == 0, f"{script}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+class CellFailed(AssertionError):
+    """A cell of a lesson raised, SystemExit included; the message is its traceback."""
+
+
+class Kernel:
+    """An IPython kernel, started as CML and Jupyter start one: with `-f <connection file>`."""
+
+    def __init__(self, work: Path, cwd: Path = ROOT, **extra: str) -> None:
+        self.manager = KernelManager()
+        self.manager.start_kernel(cwd=str(cwd), env=clean_environment(work, **extra))
+        self.client = self.manager.blocking_client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=LIMIT)
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+    def run_cell(self, code: str) -> str:
+        """Execute one cell; return what it printed, or raise CellFailed."""
+        printed = []
+
+        def collect(message):
+            if message["msg_type"] == "stream":
+                printed.append(message["content"]["text"])
+            elif message["msg_type"] == "error":
+                printed.append("\n".join(message["content"]["traceback"]))
+                failed.append(message["content"]["ename"])
+
+        failed: list[str] = []
+        reply = self.client.execute_interactive(
+            code, timeout=LIMIT, output_hook=collect, allow_stdin=False
+        )
+        if failed or reply["content"]["status"] != "ok":
+            raise CellFailed(f"{failed or reply['content']}\n{''.join(printed)}")
+        return "".join(printed)
+
+    def run_lesson(self, script: str) -> str:
+        """Execute a lesson cell by cell, as Run All does; return what it printed."""
+        cells = (CODE / script).read_text(encoding="utf-8").split("\n# %%\n")
+        return "".join(self.run_cell(cell) for cell in cells)
+
+
+def client_of(work: Path) -> mlflow.MlflowClient:
+    """Open the MLflow store of a working area."""
+    return mlflow.MlflowClient(f"sqlite:///{work}/mlflow.db")
+
+
+def runs_in(work: Path, experiment: str) -> list[mlflow.entities.Run]:
+    """The runs of an experiment, newest first; none where there is no store or no experiment."""
+    if not (work / "mlflow.db").exists():
+        return []
+    found = client_of(work).get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    return client_of(work).search_runs(
+        [found.experiment_id], order_by=["attributes.start_time DESC"]
+    )
+
+
+def files_of(work: Path, run: mlflow.entities.Run, path: str | None = None) -> list[str]:
+    """The artifact paths of a run, below `path`, folders walked through."""
+    found = []
+    for entry in client_of(work).list_artifacts(run.info.run_id, path):
+        found += files_of(work, run, entry.path) if entry.is_dir else [entry.path]
+    return sorted(found)
+
+
+def table_in(work: Path, name: str) -> StaticTable:
+    """Open an Iceberg table of a working area without Spark, by its own metadata file."""
+    return StaticTable.from_metadata(str(work / "spark-warehouse" / "default" / name))
+
+
+def wait_until(condition: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
+    """Wait for a condition with a limit."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {limit} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A new MLflow database, made once by the product: migrations take seconds."""
+    work = tmp_path_factory.mktemp("empty_store")
+    make = "from cmlflow import workarea; workarea.use_store()"
+    subprocess.run([sys.executable, "-c", make], env=clean_environment(work), cwd=work, check=True)
+    return work / "mlflow.db"
+
+
+@pytest.fixture
+def work(tmp_path, empty_store) -> Path:
+    """A working area with a fresh store, for one test."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def module_work(tmp_path_factory, empty_store) -> Path:
+    """A working area with a fresh store, for the tests of one module that look at one pass."""
+    folder = tmp_path_factory.mktemp("lesson")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wines() -> pd.DataFrame:
+    """The wine data as committed."""
+    return pd.read_csv(ROOT / "data" / "wine-quality.csv")
+
+
+@pytest.fixture(scope="session")
+def split(wines) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and test wines of MLflow's tutorial: numpy's seed 40, a quarter to test on."""
+    test_rows = int(np.ceil(len(wines) / 4))
+    order = np.random.RandomState(40).permutation(len(wines))  # what train_test_split draws
+    return wines.iloc[order[test_rows:]], wines.iloc[order[:test_rows]]

@@ -1,0 +1,71 @@
+from math import isclose, sqrt
+
+import numpy as np
+import pytest
+from conftest import client_of, files_of, run_script, runs_in, succeed
+
+SCRIPT = "01_Experiment.py"
+EXPERIMENT = "wine-quality-test"
+# Printed by MLflow's tutorial "Train, Serve, and Score a Linear Regression Model".
+PUBLISHED = {"rmse": 0.82224284976, "mae": 0.627876141016, "r2": 0.126787219728}
+
+
+@pytest.fixture(scope="module")
+def run(module_work):
+    succeed(SCRIPT, module_work)
+    (run,) = runs_in(module_work, EXPERIMENT)
+    return run
+
+
+@pytest.mark.parametrize("metric", PUBLISHED)
+def test_metrics_equal_the_numbers_that_mlflow_publishes(run, metric):
+    assert isclose(run.data.metrics[metric], PUBLISHED[metric], rel_tol=0, abs_tol=1e-9)
+
+
+def test_params_are_what_was_chosen(run, wines):
+    train_rows = len(wines) - int(np.ceil(len(wines) / 4))  # train_test_split's default
+    assert run.data.params == {"alpha": "0.5", "l1_ratio": "0.5", "train_rows": str(train_rows)}
+
+
+def test_baseline_is_the_error_of_the_training_mean_on_the_test_wines(run, split):
+    train, test = split
+    error = test["quality"] - train["quality"].mean()
+    assert isclose(run.data.metrics["baseline_rmse"], sqrt((error**2).mean()))
+    assert run.data.metrics["rmse"] < run.data.metrics["baseline_rmse"]
+
+
+def test_the_curve_ends_at_the_model_trained_on_all_rows(run, module_work, split):
+    curve = client_of(module_work).get_metric_history(run.info.run_id, "rmse_by_train_rows")
+    assert [point.step for point in curve] == [50, 200, 800, len(split[0])]
+    assert curve[-1].value == run.data.metrics["rmse"]
+    assert curve[0].value > curve[-1].value  # fifty wines are not enough
+
+
+def test_it_logs_no_model(run, module_work):
+    assert files_of(module_work, run) == []
+    assert files_of(module_work, run, "model") == []
+
+
+def test_options_reach_the_model_and_the_store(run, work):
+    succeed(SCRIPT, work, "--alpha", "0.01", "--l1-ratio", "0.1")
+    (other,) = runs_in(work, EXPERIMENT)
+    assert (other.data.params["alpha"], other.data.params["l1_ratio"]) == ("0.01", "0.1")
+    assert other.data.metrics["rmse"] < run.data.metrics["rmse"] - 0.01  # less penalty fits better
+
+
+@pytest.mark.parametrize(
+    ("arguments", "met"),
+    [
+        (["--alpha", "-1"], "--alpha is -1.0"),
+        (["--l1-ratio", "1.5"], "--l1-ratio is 1.5"),
+        (["--alpha", "nan"], "--alpha is nan"),
+        (["--alpha", "strong"], "invalid float value: 'strong'"),
+        (["--alhpa", "0.3"], "Unknown option --alhpa"),
+    ],
+)
+def test_a_bad_option_is_refused_before_any_run_exists(tmp_path, arguments, met):
+    done = run_script(SCRIPT, tmp_path, *arguments)
+    assert done.returncode != 0
+    assert met in done.stderr
+    assert runs_in(tmp_path, EXPERIMENT) == []
+    assert not (tmp_path / "mlflow.db").exists()

@@ -90,7 +90,9 @@ for name in expected:
     numbers = pd.to_numeric(batch[name], errors="coerce")
     if numbers.isna().any():
         row = int(numbers.isna().to_numpy().argmax())
-        problems.append(f"{name!r} holds {batch[name].iloc[row]!r} in row {row + 1}, not a number")
+        value = batch[name].iloc[row]
+        held = "nothing" if pd.isna(value) else f"'{value}'"
+        problems.append(f"{name!r} holds {held} in row {row + 1}, not a number")
 if batch.empty:
     problems.append("the file has no rows")
 if problems:

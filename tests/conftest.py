@@ -122,8 +122,9 @@ class Kernel:
 
 
 def client_of(work: Path) -> mlflow.MlflowClient:
-    """Open the MLflow store of a working area."""
-    return mlflow.MlflowClient(f"sqlite:///{work}/mlflow.db")
+    """Open the MLflow store of a working area, also for calls of `mlflow` without a client."""
+    mlflow.set_tracking_uri(f"sqlite:///{work}/mlflow.db")
+    return mlflow.MlflowClient()
 
 
 def runs_in(work: Path, experiment: str) -> list[mlflow.entities.Run]:

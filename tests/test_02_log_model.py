@@ -4,7 +4,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CODE, files_of, run_script, runs_in, succeed
+from conftest import CODE, client_of, files_of, run_script, runs_in, succeed
 
 SCRIPT = "02_log_model.py"
 EXPERIMENT = "wine-quality-test"
@@ -19,9 +19,8 @@ def run(module_work):
 
 @pytest.fixture(scope="module")
 def model(run, module_work):
-    mlflow.set_tracking_uri(f"sqlite:///{module_work}/mlflow.db")
-    yield mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
-    mlflow.set_tracking_uri(None)
+    client_of(module_work)
+    return mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
 
 
 def test_the_logged_model_predicts_with_the_logged_error(run, model, split):
@@ -54,7 +53,7 @@ def test_the_input_example_is_three_test_wines(run, model, split):
 def test_requirements_are_pinned_and_free_of_test_tools(run, module_work):
     import sklearn
 
-    mlflow.set_tracking_uri(f"sqlite:///{module_work}/mlflow.db")
+    client_of(module_work)
     path = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model/requirements.txt")
     with open(path, encoding="utf-8") as file:
         lines = file.read().split()

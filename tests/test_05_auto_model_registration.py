@@ -1,0 +1,46 @@
+import mlflow
+import numpy as np
+import pytest
+from conftest import client_of, runs_in, succeed
+
+SCRIPT = "05_Auto_Model_Registration.py"
+EXPERIMENT = "auto-registration"
+NAME = "Auto-Deployed Model"
+
+
+@pytest.fixture(scope="module")
+def passes(module_work):
+    return [succeed(SCRIPT, module_work) for _ in range(2)]
+
+
+def test_each_run_adds_one_version_and_prints_it(passes, module_work):
+    versions = client_of(module_work).search_model_versions(f"name = '{NAME}'")
+    newest, first = runs_in(module_work, EXPERIMENT)
+    assert {version.version: version.run_id for version in versions} in (
+        {1: first.info.run_id, 2: newest.info.run_id},
+        {"1": first.info.run_id, "2": newest.info.run_id},
+    )
+    assert f"Registered model '{NAME}', version 1" in passes[0]
+    assert f"Registered model '{NAME}', version 2" in passes[1]
+
+
+def test_the_champion_is_the_newest_version(passes, module_work):
+    champion = client_of(module_work).get_model_version_by_alias(NAME, "champion")
+    assert int(champion.version) == 2
+
+
+def test_the_run_tells_the_same_as_tags(passes, module_work):
+    tags = runs_in(module_work, EXPERIMENT)[0].data.tags
+    assert tags["registered_model"] == NAME
+    assert tags["registered_version"] == "2"
+    assert tags["registered_alias"] == "champion"
+
+
+def test_the_registered_model_predicts_as_the_run_says(passes, module_work, split):
+    client_of(module_work)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    test = split[1].astype("float64")
+    error = model.predict(test.drop(columns="quality")) - test["quality"]
+    run = runs_in(module_work, EXPERIMENT)[0]
+    assert run.data.metrics["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-12)
+    assert run.data.metrics["rmse"] < run.data.metrics["baseline_rmse"]

@@ -89,7 +89,9 @@ def main() -> int:
     for lesson in LESSONS:
         if not run(lesson, args.verbose):
             return 1
-    print(f"\nAll {len(LESSONS)} lessons ran. Look at what they logged:  {workarea.how_to_open_ui()}")
+    print(
+        f"\nAll {len(LESSONS)} lessons ran. Look at what they logged:  {workarea.how_to_open_ui()}"
+    )
     return 0
 
 

@@ -79,7 +79,9 @@ def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
     # Without the catalog's name: with it, and in the form of two arguments, the answer is False.
     if not spark.catalog.tableExists(table.removeprefix("spark_catalog.")):
         raise MissingStep(
-            f"There is no table {table}.", f"an Iceberg table, written by {made_by}", f"python {made_by}"
+            f"There is no table {table}.",
+            f"an Iceberg table, written by {made_by}",
+            f"python {made_by}",
         )
 
 

@@ -189,7 +189,9 @@ def _download(jar: Path) -> None:
                     part.write(block)
                 part.close()
                 if digest.hexdigest() != JAR_SHA512:
-                    raise OSError(f"its SHA-512 is {digest.hexdigest()[:16]}..., not the pinned one")
+                    raise OSError(
+                        f"its SHA-512 is {digest.hexdigest()[:16]}..., not the pinned one"
+                    )
                 os.replace(part.name, jar)
             finally:
                 part.close()

@@ -55,7 +55,7 @@ except SparkMissing as error:
 # holding the rows in memory, and one seed still means one table.
 import math
 
-from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql import functions as F
 
 
 def transactions(first_id, first_second, rows, seed):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from pyiceberg.table import StaticTable
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ROOT / "code"
+STANDINS = ROOT / "tests" / "standins"
 LIMIT = 300  # seconds; no lesson needs a tenth of it, but these machines are shared
 
 
@@ -30,17 +32,28 @@ def clean_environment(work: Path, **extra: str) -> dict[str, str]:
     """The environment of a new terminal: nothing that chooses a store, a Java or a connection."""
     chosen = ("MLFLOW_", "CDSW_", "CMLFLOW_", "JAVA_HOME", "SPARK_", "PYSPARK_", "CONNECTION_NAME")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(chosen)}
-    return kept | {
-        "CMLFLOW_WORKAREA": str(work),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONIOENCODING": "utf-8",
-    } | extra
+    return (
+        kept
+        | {
+            "CMLFLOW_WORKAREA": str(work),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONIOENCODING": "utf-8",
+        }
+        | extra
+    )
 
 
-def start_script(script: str, work: Path, *arguments: str, cwd: Path = ROOT, **extra: str):
+def start_script(
+    script: str,
+    work: Path,
+    *arguments: str,
+    cwd: Path = ROOT,
+    prefix: tuple[str, ...] = (),
+    **extra: str,
+):
     """Start a lesson with the learner's command, in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, str(CODE / script), *arguments],
+        [*prefix, sys.executable, str(CODE / script), *arguments],
         cwd=cwd,
         env=clean_environment(work, **extra),
         stdin=subprocess.DEVNULL,
@@ -63,14 +76,31 @@ def finish(process) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run_script(script: str, work: Path, *arguments: str, cwd: Path = ROOT, **extra: str):
-    """Run a lesson with the learner's command and wait for it."""
-    return finish(start_script(script, work, *arguments, cwd=cwd, **extra))
+def run_script(script: str, work: Path, *arguments: str, **options):
+    """Run a lesson with the learner's command and wait for it; options as `start_script`."""
+    return finish(start_script(script, work, *arguments, **options))
 
 
-def succeed(script: str, work: Path, *arguments: str, **extra) -> str:
+def stop_in_the_middle(process, sign: signal.Signals) -> subprocess.CompletedProcess:
+    """Signal a running lesson; wait until it and the Java that it started are gone."""
+    assert process.poll() is None, "it ended before it could be stopped: " + process.stderr.read()
+    process.send_signal(sign)
+    done = finish(process)
+
+    def alone() -> bool:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_until(alone, "the end of the processes that the lesson started")
+    return done
+
+
+def succeed(script: str, work: Path, *arguments: str, **options) -> str:
     """Run a lesson that must succeed; return what it printed."""
-    done = run_script(script, work, *arguments, **extra)
+    done = run_script(script, work, *arguments, **options)
     assert done.returncode == 0, f"{script}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 

@@ -20,9 +20,7 @@ def test_both_runs_are_finished_and_hold_the_mean_grade(printed, module_work, wi
 
 def test_the_run_it_prints_as_active_is_the_run_that_was_logged(printed, module_work):
     (by_hand,) = [
-        run
-        for run in runs_in(module_work, "example-experiment")
-        if run.info.run_name == "by-hand"
+        run for run in runs_in(module_work, "example-experiment") if run.info.run_name == "by-hand"
     ]
     assert f"Active run {by_hand.info.run_id}, status RUNNING" in printed
     assert f"Run with UUID {by_hand.info.run_id} is already active" in printed

@@ -1,0 +1,1 @@
+"""Stands in for the `cml` package that exists only inside a workbench."""

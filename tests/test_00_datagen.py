@@ -1,0 +1,211 @@
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import (
+    STANDINS,
+    run_script,
+    start_script,
+    stop_in_the_middle,
+    succeed,
+    table_in,
+    wait_until,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+SCRIPT = "00_datagen.py"
+TABLE = "transactions"
+ROWS = 10_000
+
+
+def rows_of(work, snapshot_id=None):
+    scan = table_in(work, TABLE).scan(snapshot_id=snapshot_id)
+    return scan.to_pandas().sort_values("transaction_id", ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def area(module_work):
+    """Written on all cores, written again on one core, then a batch appended."""
+    succeed(SCRIPT, module_work)
+    succeed(SCRIPT, module_work, prefix=("taskset", "-c", "0"))
+    succeed(SCRIPT, module_work, "--append", "--rows", "1000")
+    return module_work
+
+
+@pytest.fixture(scope="module")
+def snapshot_ids(area):
+    return [snapshot.snapshot_id for snapshot in table_in(area, TABLE).snapshots()]
+
+
+@pytest.fixture(scope="module")
+def first(area, snapshot_ids):
+    return rows_of(area, snapshot_ids[0])
+
+
+@pytest.fixture(scope="module")
+def features(first):
+    return first.drop(columns=["transaction_id", "transaction_time", "fraud_label"])
+
+
+@pytest.mark.spark
+class TestTable:
+    def test_the_same_seed_gives_the_same_rows_on_one_core_as_on_all(
+        self, area, first, snapshot_ids
+    ):
+        pd.testing.assert_frame_equal(rows_of(area, snapshot_ids[1]), first)
+
+    def test_a_rerun_replaces_the_table(self, area, snapshot_ids):
+        again = table_in(area, TABLE).snapshot_by_id(snapshot_ids[1])
+        assert again.summary["total-records"] == str(ROWS)
+        assert again.parent_snapshot_id is None
+
+    def test_the_key_is_unique_and_counts_from_zero(self, first):
+        assert first["transaction_id"].tolist() == list(range(ROWS))
+
+    def test_an_appended_batch_is_new_and_later(self, area, first, snapshot_ids):
+        now = rows_of(area)
+        assert len(now) == ROWS + 1000
+        pd.testing.assert_frame_equal(now.head(ROWS), first)
+        new = now.tail(1000)
+        assert new["transaction_id"].tolist() == list(range(ROWS, ROWS + 1000))
+        assert new["transaction_time"].min() > first["transaction_time"].max()
+        assert new["transaction_time"].min().floor("D") > first["transaction_time"].max()
+        drawn = ["amount_usd", "account_balance_usd", "distance_from_home_km", "home_latitude"]
+        assert not new[drawn].merge(first[drawn]).size
+
+    def test_features_are_doubles_in_their_ranges(self, first, features):
+        assert set(features.dtypes.astype(str)) == {"float64"}
+        assert not features.isna().any().any()
+        for name, low, high in (
+            ("hour_of_day", 0, 23.99),
+            ("amount_usd", 0.01, 100_000),
+            ("account_balance_usd", 0.01, 10_000_000),
+            ("account_age_days", 1, 3650),
+            ("home_latitude", 30, 48),
+            ("home_longitude", -120, -75),
+            ("distance_from_home_km", 0.001, 20_000),
+            ("card_present", 0, 1),
+        ):
+            assert first[name].between(low, high).all(), name
+        times = first["transaction_time"].dt.tz_convert("UTC")
+        hours = times.dt.hour + times.dt.minute / 60 + times.dt.second / 3600
+        assert (hours - first["hour_of_day"]).between(-1e-9, 0.011).all()
+
+    def test_five_to_ten_percent_are_fraud(self, first):
+        assert set(first["fraud_label"]) == {0, 1}
+        assert 0.05 < first["fraud_label"].mean() < 0.10
+
+    def test_the_label_is_learnable_as_well_as_the_docstring_says_and_no_better(
+        self, first, features
+    ):
+        """0.88 is the score of the true probability; 2,500 rows leave it a band of about 0.03."""
+        half = ROWS // 2
+        inputs = features.assign(
+            log_amount=np.log(features["amount_usd"]),
+            log_distance=np.log(features["distance_from_home_km"]),
+            night=features["hour_of_day"] < 5,
+            new_account=features["account_age_days"] < 365,
+        ).astype("float64")
+        label = first["fraud_label"]
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        model.fit(inputs[:half], label[:half])
+        score = model.predict_proba(inputs[half:])[:, 1]
+        assert roc_auc_score(label[half:], score) == pytest.approx(0.88, abs=0.03)
+        assert average_precision_score(label[half:], score) == pytest.approx(0.44, abs=0.08)
+
+    def test_no_column_leaks_the_label(self, first, features):
+        for name in features:
+            alone = roc_auc_score(first["fraud_label"], features[name])
+            assert 0.2 < alone < 0.8, name  # all together reach 0.88
+
+    def test_it_prints_what_the_table_holds(self, area):
+        printed = succeed(SCRIPT, area, "--append", "--rows", "1")
+        now = rows_of(area)
+        assert f"Done: {len(now)} rows in spark_catalog.default.transactions" in printed
+        assert f"{now['fraud_label'].mean():.1%} fraud" in printed
+
+
+@pytest.mark.spark
+def test_an_interrupt_or_a_kill_in_the_middle_leaves_the_table_as_it_was(tmp_path):
+    succeed(SCRIPT, tmp_path, "--rows", "100")
+    stored = rows_of(tmp_path)
+    data = tmp_path / "spark-warehouse" / "default" / TABLE / "data"
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        files = set(data.iterdir())
+        # Twenty million rows: far from written when the first file appears.
+        process = start_script(SCRIPT, tmp_path, "--rows", "20000000")
+        wait_until(lambda files=files: set(data.iterdir()) != files, "a first file with new rows")
+        assert stop_in_the_middle(process, sign).returncode != 0
+        pd.testing.assert_frame_equal(rows_of(tmp_path), stored)
+    succeed(SCRIPT, tmp_path, "--rows", "200")
+    assert len(rows_of(tmp_path)) == 200
+
+
+def test_without_spark_it_says_so_in_one_line_and_ends_well(tmp_path):
+    printed = succeed(SCRIPT, tmp_path, PYTHONPATH=str(STANDINS / "no_pyspark"))
+    (line,) = printed.splitlines()
+    assert line.startswith("Done: skipped spark_catalog.default.transactions")
+    assert "pyspark is not installed" in line
+
+
+@pytest.mark.parametrize("rows", ["0", "-5", "many"])
+def test_a_bad_number_of_rows_is_refused(tmp_path, rows):
+    done = run_script(SCRIPT, tmp_path, "--rows", rows)
+    assert done.returncode != 0
+    assert f"--rows is {rows}" in done.stderr or f"invalid int value: '{rows}'" in done.stderr
+    assert not (tmp_path / "spark-warehouse").exists()
+
+
+@pytest.mark.spark
+def test_append_without_a_table_names_what_to_run_first(tmp_path):
+    done = run_script(SCRIPT, tmp_path, "--append")
+    assert done.returncode != 0
+    assert "Run this first:  python code/00_datagen.py" in done.stderr
+    assert not (tmp_path / "spark-warehouse" / "default").exists()
+
+
+@pytest.mark.spark
+class TestInCml:
+    """With the package `cml` there, Spark comes from the data connection."""
+
+    def run(self, work, lake, **extra):
+        from cmlflow.spark import iceberg_jar
+
+        return run_script(
+            SCRIPT,
+            work,
+            "--rows",
+            "10",
+            CDSW_PROJECT_ID="abcd-efgh-ijkl-mnop",
+            PYTHONPATH=str(STANDINS),
+            LAKE=str(lake),
+            **({"ICEBERG_JAR": str(iceberg_jar())} | extra),
+        )
+
+    def test_rows_go_where_the_named_connection_leads(self, tmp_path):
+        done = self.run(tmp_path, tmp_path / "spark-warehouse", CONNECTION_NAME="test-lake")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert len(rows_of(tmp_path)) == 10
+
+    def test_an_unknown_connection_is_named_beside_those_that_exist(self, tmp_path):
+        done = self.run(tmp_path, tmp_path / "lake", CONNECTIONS_CAN_BE_LISTED="yes")
+        assert done.returncode != 0
+        assert "The data connection 'go01-aw-dl' gave no Spark session" in done.stderr
+        assert "Expected: one of ['test-lake']" in done.stderr
+        assert "CONNECTION_NAME=<name>" in done.stderr
+        assert not (tmp_path / "lake").exists()
+
+    def test_where_connections_cannot_be_listed_it_says_where_to_look(self, tmp_path):
+        done = self.run(tmp_path, tmp_path / "lake", CONNECTION_NAME="typo")
+        assert "The data connection 'typo' gave no Spark session" in done.stderr
+        assert "Project Settings > Data Connections" in done.stderr
+
+    def test_a_connection_without_iceberg_is_refused(self, tmp_path):
+        done = self.run(tmp_path, tmp_path / "lake", CONNECTION_NAME="test-lake", ICEBERG_JAR="")
+        assert done.returncode != 0
+        assert "without Iceberg: the Spark session 'stand-in'" in done.stderr
+        assert not (tmp_path / "lake").exists()

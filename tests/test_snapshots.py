@@ -1,0 +1,113 @@
+import os
+from datetime import datetime, timezone
+
+import pytest
+from conftest import table_in
+
+from cmlflow import snapshots
+from cmlflow.spark import start_spark
+from cmlflow.workarea import MissingStep
+
+pytestmark = pytest.mark.spark
+MADE_BY = "code/lesson.py"
+
+
+@pytest.fixture(scope="module")
+def area(tmp_path_factory):
+    return tmp_path_factory.mktemp("snapshots")
+
+
+@pytest.fixture(scope="module")
+def spark(area):
+    before = os.environ.get("CMLFLOW_WORKAREA")
+    os.environ["CMLFLOW_WORKAREA"] = str(area)
+    session = start_spark("any")
+    yield session
+    session.stop()
+    if before is None:
+        del os.environ["CMLFLOW_WORKAREA"]
+    else:
+        os.environ["CMLFLOW_WORKAREA"] = before
+
+
+def write(spark, name, rows=(3, 2)):
+    """Create a table and append to it: `rows` rows with each write."""
+    table = f"spark_catalog.default.{name}"
+    for number, count in enumerate(rows):
+        writer = spark.range(count).coalesce(1).writeTo(table)
+        writer.append() if number else writer.using("iceberg").createOrReplace()
+    return table
+
+
+def test_the_facts_are_those_in_the_tables_own_metadata(spark, area):
+    table = write(spark, "facts")
+    first, second = table_in(area, "facts").snapshots()
+    assert snapshots.current(spark, table, MADE_BY) == snapshots.Snapshot(
+        table=table,
+        snapshot_id=str(second.snapshot_id),
+        parent_id=str(first.snapshot_id),
+        committed_at=datetime.fromtimestamp(second.timestamp_ms / 1000, timezone.utc),
+        operation="append",
+        row_count=5,
+    )
+    old = snapshots.by_id(spark, table, str(first.snapshot_id), MADE_BY)
+    assert (old.row_count, old.parent_id) == (3, None)
+    assert snapshots.known_ids(spark, table) == [str(first.snapshot_id), str(second.snapshot_id)]
+
+
+def test_the_time_is_utc_whatever_the_zone_of_the_session(spark, area):
+    table = write(spark, "zones", rows=(1,))
+    (snapshot,) = table_in(area, "zones").snapshots()
+    spark.conf.set("spark.sql.session.timeZone", "America/Los_Angeles")
+    try:
+        text = snapshots.current(spark, table, MADE_BY).committed_at_iso
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+    committed = datetime.fromtimestamp(snapshot.timestamp_ms / 1000, timezone.utc)
+    assert text == committed.isoformat(timespec="milliseconds")
+    assert text.endswith("+00:00")
+
+
+def test_current_is_what_the_table_points_at_and_not_the_last_in_time(spark, area):
+    table = write(spark, "rolled_back")
+    first, _ = table_in(area, "rolled_back").snapshots()
+    spark.sql(
+        "CALL spark_catalog.system.rollback_to_snapshot("
+        f"table => 'default.rolled_back', snapshot_id => {first.snapshot_id})"
+    )
+    now = snapshots.current(spark, table, MADE_BY)
+    assert (now.snapshot_id, now.row_count) == (str(first.snapshot_id), 3)
+
+
+def test_rows_that_a_delete_hides_are_not_counted(spark):
+    table = write(spark, "deleted", rows=(6,))
+    spark.sql(
+        f"ALTER TABLE {table} SET TBLPROPERTIES"
+        " ('format-version' = '2', 'write.delete.mode' = 'merge-on-read')"
+    )
+    spark.sql(f"DELETE FROM {table} WHERE id = 1")
+    now = snapshots.current(spark, table, MADE_BY)
+    assert now.row_count == spark.table(table).count() == 5
+
+
+def test_a_table_that_is_not_there_names_the_lesson_that_writes_it(spark):
+    with pytest.raises(MissingStep) as caught:
+        snapshots.current(spark, "spark_catalog.default.absent", MADE_BY)
+    assert "There is no table spark_catalog.default.absent." in str(caught.value)
+    assert "Run this first:  python code/lesson.py" in str(caught.value)
+
+
+def test_a_table_that_was_never_written_to_says_so(spark):
+    table = "spark_catalog.default.unwritten"
+    spark.sql(f"CREATE TABLE {table} (id BIGINT) USING iceberg")
+    with pytest.raises(snapshots.SnapshotNotFound, match="there are none"):
+        snapshots.current(spark, table, MADE_BY)
+
+
+def test_an_unknown_id_lists_those_that_exist(spark, area):
+    table = write(spark, "listed")
+    with pytest.raises(snapshots.SnapshotNotFound) as caught:
+        snapshots.by_id(spark, table, "42", MADE_BY)
+    assert f"{table} has no such snapshot (snapshot_id = 42)" in str(caught.value)
+    for snapshot in table_in(area, "listed").snapshots():
+        assert str(snapshot.snapshot_id) in str(caught.value)

@@ -1,0 +1,193 @@
+import os
+import sqlite3
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from conftest import (
+    ROOT,
+    clean_environment,
+    client_of,
+    finish,
+    run_script,
+    runs_in,
+    start_script,
+    succeed,
+)
+
+from cmlflow import workarea
+
+
+def python(code, work, cwd=None, **extra):
+    """Run a few lines in a process of their own, with the environment of a new terminal."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd or work,
+        env=clean_environment(work, **extra),
+        capture_output=True,
+        text=True,
+    )
+
+
+class TestRoot:
+    def test_it_is_found_from_any_folder(self, tmp_path):
+        done = python("from cmlflow import workarea; print(workarea.root())", tmp_path)
+        assert done.stdout.strip() == str(ROOT)
+
+    def test_the_folder_one_stands_in_wins_over_the_installed_package(self, tmp_path):
+        for folder in ("code", "cmlflow"):
+            (tmp_path / folder).mkdir()
+        (tmp_path / "code" / "00_datagen.py").touch()
+        show = "from cmlflow import workarea; print(workarea.root())"
+        assert python(show, tmp_path, cwd=tmp_path / "code").stdout.strip() == str(tmp_path)
+
+    def test_nowhere_near_the_project_it_says_what_to_do(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [""])
+        monkeypatch.setattr(workarea, "__file__", str(tmp_path / "workarea.py"))
+        with pytest.raises(workarea.ProjectNotFound, match="Change into the project first:  cd"):
+            workarea.root()
+
+
+class TestWorkingArea:
+    def test_it_is_the_project_unless_the_environment_names_a_folder(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("CMLFLOW_WORKAREA", raising=False)
+        assert workarea.path("data", "x.csv") == ROOT / "data" / "x.csv"
+        monkeypatch.setenv("CMLFLOW_WORKAREA", str(tmp_path))
+        assert workarea.path("data", "x.csv") == tmp_path / "data" / "x.csv"
+
+    def test_lessons_run_from_another_folder_and_leave_nothing_there(self, work, tmp_path_factory):
+        elsewhere = tmp_path_factory.mktemp("a folder with spaces")
+        succeed("02_log_model.py", work, cwd=elsewhere)
+        (run,) = runs_in(work, "wine-quality-test")
+        assert run.info.artifact_uri.startswith(work.as_uri())
+        left = sorted(path.name for path in elsewhere.rglob("*") if path.is_file())
+        assert left == []
+
+    def test_a_working_area_with_spaces_in_its_name_works(self, tmp_path):
+        area = tmp_path / "my lessons"
+        succeed("02_Log_Artifacts_Tags.py", area)
+        (run,) = runs_in(area, "wine-quality-test")
+        assert run.info.status == "FINISHED"
+        assert [entry.path for entry in client_of(area).list_artifacts(run.info.run_id, "states")]
+
+
+class TestStore:
+    def test_two_lessons_at_once_on_a_fresh_store_both_succeed(self, tmp_path):
+        scripts = ("01_Active_Experiment.py", "01_Experiment.py")
+        for process in [start_script(script, tmp_path) for script in scripts]:
+            done = finish(process)
+            assert done.returncode == 0, done.stderr[-2000:]
+        assert len(runs_in(tmp_path, "example-experiment")) == 2
+        assert len(runs_in(tmp_path, "wine-quality-test")) == 1
+        assert not (tmp_path / "mlflow.db.new").exists()
+
+    def test_the_same_lesson_twice_at_once_shares_one_experiment(self, work):
+        for process in [start_script("01_Active_Experiment.py", work) for _ in range(2)]:
+            done = finish(process)
+            assert done.returncode == 0, done.stderr[-2000:]
+        assert len(runs_in(work, "example-experiment")) == 4
+
+    def test_half_a_database_of_a_crash_is_made_anew(self, tmp_path):
+        (tmp_path / "mlflow.db.new").write_bytes(b"half a database")
+        succeed("01_Experiment.py", tmp_path)
+        assert len(runs_in(tmp_path, "wine-quality-test")) == 1
+
+    def test_a_store_that_the_user_chose_wins(self, tmp_path, empty_store):
+        own = tmp_path / "own.db"
+        own.write_bytes(empty_store.read_bytes())
+        uri = f"sqlite:///{own}"
+        succeed("01_Experiment.py", tmp_path, cwd=tmp_path, MLFLOW_TRACKING_URI=uri)
+        assert not (tmp_path / "mlflow.db").exists()
+        mlflow.set_tracking_uri(uri)
+        found = mlflow.search_runs(experiment_names=["wine-quality-test"], output_format="list")
+        assert len(found) == 1
+
+    def test_a_deleted_experiment_says_how_to_bring_it_back(self, work):
+        client = client_of(work)
+        experiment_id = client.create_experiment("wine-quality-test")
+        client.delete_experiment(experiment_id)
+        done = run_script("01_Experiment.py", work)
+        assert done.returncode != 0
+        assert "The experiment 'wine-quality-test' was deleted" in done.stderr
+        assert f"mlflow experiments restore --experiment-id {experiment_id}" in done.stderr
+
+    def test_a_store_of_another_mlflow_version_says_so_and_is_left_alone(self, work):
+        with sqlite3.connect(work / "mlflow.db") as database:
+            database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        database.close()
+        before = (work / "mlflow.db").read_bytes()
+        done = run_script("01_Experiment.py", work)
+        assert done.returncode != 0
+        assert "was made by another version of MLflow than " + mlflow.__version__ in done.stderr
+        assert "mlflow db upgrade sqlite:///" in done.stderr
+        assert (work / "mlflow.db").read_bytes() == before
+
+    def test_a_folder_that_cannot_be_written_gives_the_reason(self, tmp_path):
+        (tmp_path / "taken").write_text("a file where the working area should be")
+        done = run_script("01_Experiment.py", tmp_path / "taken")
+        assert done.returncode != 0
+        assert str(tmp_path / "taken") in done.stderr
+
+
+class TestHowToOpenUi:
+    def test_on_a_laptop(self, monkeypatch):
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        mlflow.set_tracking_uri(None)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        assert workarea.how_to_open_ui() == "make ui, then http://127.0.0.1:5000"
+
+    def test_in_cml(self, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "cml://localhost")
+        assert "Experiments page" in workarea.how_to_open_ui()
+
+    def test_on_a_server_without_its_password(self, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example:8443/x")
+        said = workarea.how_to_open_ui()
+        assert said == "the MLflow UI of https://mlflow.example:8443/x"
+
+
+def test_remove_what_lessons_made_keeps_everything_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("CMLFLOW_WORKAREA", str(tmp_path))
+    kept = [tmp_path / "data" / "mine.csv", tmp_path / ".venv" / "complete"]
+    made = [tmp_path / "mlflow.db", tmp_path / "data" / "states" / "x" / "json.json"]
+    for path in (*kept, *made):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    removed = workarea.remove_what_lessons_made()
+    assert removed == [tmp_path / "mlflow.db", tmp_path / "data" / "states"]
+    assert all(path.exists() for path in kept) and not any(path.exists() for path in made)
+    assert workarea.remove_what_lessons_made() == []
+
+
+def refuse_metrics(work):
+    """A store that fails in the middle of a run: the first metric is refused."""
+    with sqlite3.connect(work / "mlflow.db") as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON metrics "
+            "BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+        )
+    database.close()
+
+
+def block_artifacts(work):
+    """No place for artifacts: a file lies where their folder should be."""
+    (work / "mlartifacts").write_text("in the way")
+
+
+@pytest.mark.parametrize(
+    ("script", "experiment", "spoil"),
+    [
+        ("01_Active_Experiment.py", "example-experiment", refuse_metrics),
+        ("01_Experiment.py", "wine-quality-test", refuse_metrics),
+        ("02_log_model.py", "wine-quality-test", block_artifacts),
+        ("02_Log_Artifacts_Tags.py", "wine-quality-test", block_artifacts),
+        ("05_Auto_Model_Registration.py", "auto-registration", block_artifacts),
+    ],
+)
+def test_a_lesson_that_fails_in_a_run_marks_it_failed(work, script, experiment, spoil):
+    spoil(work)
+    done = run_script(script, work)
+    assert done.returncode != 0
+    assert [run.info.status for run in runs_in(work, experiment)] == ["FAILED"]

@@ -8,7 +8,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	echo "$$python" && break; done)
 PORT ?= 5000
 WORKAREA := $(or $(CMLFLOW_WORKAREA),$(CURDIR))
-ALL_TESTS = $(PYTEST_ARGS) tests
+# Two tests at a time; those of one file stay together and share what they made.
+PYTEST = -m pytest --numprocesses 2 --dist loadfile
 
 # An environment is complete when its last line has run: the marker file, not the folder, tells.
 define environment
@@ -27,13 +28,13 @@ tutorial: .venv/complete  ## run all lessons and say where to look
 	@.venv/bin/python tutorial.py
 
 test: .venv/complete  ## run all tests
-	@.venv/bin/python -m pytest $(ALL_TESTS)
+	@.venv/bin/python $(PYTEST)
 
 test-fast: .venv/complete  ## run the tests that need no Spark
-	@.venv/bin/python -m pytest -m "not spark" $(ALL_TESTS)
+	@.venv/bin/python $(PYTEST) -m "not spark"
 
 test-parity: .venv-parity/complete  ## run the lesson tests with the MLflow that CML ships
-	@.venv-parity/bin/python -m pytest $(ALL_TESTS)
+	@.venv-parity/bin/python $(PYTEST) -m "not once"
 
 ui: .venv/complete  ## open the MLflow UI on what the lessons logged (PORT=5000)
 	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }

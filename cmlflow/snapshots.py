@@ -94,9 +94,10 @@ def _read(spark: SparkSession, table: str, which: str) -> Snapshot:
         f" FROM {table}.snapshots s {which}"
     ).collect()
     if not rows:
+        known = ", ".join(known_ids(spark, table)) or "there are none"
         raise SnapshotNotFound(
             f"{table} has no such snapshot ({which.rpartition('WHERE ')[2]}).\n"
-            f"Expected: one of its snapshots: {', '.join(known_ids(spark, table)) or 'there are none'}.\n"
+            f"Expected: one of its snapshots: {known}.\n"
             f"To see them, run in Spark:  SELECT * FROM {table}.snapshots"
         )
     (row,) = rows

@@ -98,7 +98,8 @@ def _connect(data_v1, name: str) -> SparkSession:
                 known = f"{getattr(data_v1, call)()}, from "
         raise ConnectionUnknown(
             f"The data connection {name!r} gave no Spark session: {error}\n"
-            f"Expected: one of {known}Project Settings > Data Connections, in a session with Spark.\n"
+            f"Expected: one of {known}Project Settings > Data Connections, "
+            "in a session with Spark.\n"
             "To choose it, set the environment variable:  CONNECTION_NAME=<name>"
         ) from error
     _require_iceberg(spark)

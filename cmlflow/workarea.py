@@ -6,6 +6,7 @@ artifact folder inside the project, or inside the folder that CMLFLOW_WORKAREA n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -92,6 +93,7 @@ def use_store(experiment: str | None = None) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    _fail_the_open_run_on_error()
     if not _store_is_ours():
         return
     _create_database()
@@ -102,7 +104,8 @@ def use_store(experiment: str | None = None) -> None:
         if "schema" not in str(error) and "revision" not in str(error):
             raise
         raise StoreError(
-            f"{path('mlflow.db')} was made by another version of MLflow than {mlflow.__version__}.\n"
+            f"{path('mlflow.db')} was made by another version of MLflow than "
+            f"{mlflow.__version__}.\n"
             "Expected: one database file per environment.\n"
             f"To bring it up to date, run:  mlflow db upgrade {_local_uri()}"
         ) from error
@@ -165,6 +168,26 @@ def _store_is_ours() -> bool:
     if os.environ.get("MLFLOW_TRACKING_URI"):
         return os.environ["MLFLOW_TRACKING_URI"] == _local_uri()
     return not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() == _local_uri()
+
+
+def _fail_the_open_run_on_error() -> None:
+    """Mark a run that an error leaves open as FAILED: MLflow's own clean-up calls it FINISHED.
+
+    `with mlflow.start_run()` does so by itself, but for an interrupt inside `start_run`.
+    """
+    import mlflow
+
+    before = sys.excepthook
+    if getattr(before, "fails_the_open_run", False):
+        return
+
+    def hook(kind, error, trace):
+        with contextlib.suppress(Exception):
+            mlflow.end_run("FAILED")
+        before(kind, error, trace)
+
+    hook.fails_the_open_run = True
+    sys.excepthook = hook
 
 
 def _create_database() -> None:

@@ -22,7 +22,7 @@ guessing gets 0.50 and 0.07 (on a million rows). Whoever reports clearly more ha
 # not used: there, Spark runs locally and writes below `spark-warehouse/`.
 import argparse
 
-from cmlflow import options
+from cmlflow import options, workarea
 from cmlflow.spark import SparkMissing, start_spark
 
 CONNECTION_NAME = "go01-aw-dl"
@@ -55,7 +55,8 @@ except SparkMissing as error:
 # holding the rows in memory, and one seed still means one table.
 import math
 
-from pyspark.sql import functions as F
+if spark is not None:
+    from pyspark.sql import functions as F
 
 
 def transactions(first_id, first_second, rows, seed):
@@ -110,9 +111,7 @@ if spark is not None:
     first_id, first_second, seed = 0, FIRST_DAY, args.seed
     if args.append:
         if not spark.catalog.tableExists("default.transactions"):
-            from cmlflow.workarea import MissingStep
-
-            raise MissingStep(
+            raise workarea.MissingStep(
                 f"--append found no table {TABLE}.",
                 "a table with a first batch",
                 "python code/00_datagen.py",

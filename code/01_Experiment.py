@@ -102,7 +102,8 @@ with mlflow.start_run(run_name="elasticnet") as run:
 # of the differences (r2 is 0.13). The curve is flat from 800 wines on, so more rows of this kind
 # would not help; a smaller penalty or another model might.
 print(
-    f"Done: rmse {rmse:.3f}; always guessing the mean: {baseline_rmse:.3f} (run {run.info.run_id})\n"
+    f"Done: rmse {rmse:.3f}; always guessing the mean: {baseline_rmse:.3f} "
+    f"(run {run.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT} > elasticnet, its chart of rmse_by_train_rows.\n"
     f"Open the UI: {workarea.how_to_open_ui()}"
 )

@@ -15,12 +15,6 @@ Run        python code/06_Spark_Iceberg.py, or Run All in a CML session
 # ---------------------------
 # In CML, `CONNECTION_NAME` names the data connection of your workbench (Project Settings > Data
 # Connections). Set it as an environment variable, or change the default here.
-import mlflow
-import pyspark
-from pyspark.ml import Pipeline
-from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import HashingTF, Tokenizer
-
 from cmlflow import snapshots, workarea
 from cmlflow.spark import start_spark
 
@@ -31,6 +25,9 @@ LESSON = "code/06_Spark_Iceberg.py"
 COLUMNS = "id LONG, text STRING, label DOUBLE"
 
 spark = start_spark(CONNECTION_NAME)
+
+import mlflow
+
 workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
@@ -43,7 +40,12 @@ mlflow.set_experiment(EXPERIMENT)
 # take a snapshot and read it with `VERSION AS OF`. The rows are sorted by their key in one
 # partition, since Spark ML sums in the order of the rows: now the result is the same every time.
 # The snapshot id goes into a tag as text, because a browser rounds numbers of 19 digits.
-SPARK_TMP = workarea.path("spark-tmp")  # in CML below /home/cdsw, which the executors see too
+import pyspark
+from pyspark.ml import Pipeline
+from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.feature import HashingTF, Tokenizer
+
+SPARK_TMP = workarea.path("spark-tmp")  # in CML a folder that the executors see too
 
 
 def train(name, snapshot, max_iter, reg_param):
@@ -137,10 +139,10 @@ spark.sql(
 #
 # A model from its run
 # --------------------
-# Four texts that no experiment has seen. All training texts about Spark have label 1, and that is
-# all this model can know. The accuracy in the runs is 1.0, on the rows it was trained on, where
-# guessing gives 0.5. A score on four rows that the model has seen is worth nothing: look at it to
-# see that the numbers are logged, not to judge a model.
+# Four texts that experiment 3 has not seen. The first is about Spark, as were the training texts
+# with label 1, and still gets a 0: the unknown words beside it weigh more. And yet the accuracy in
+# the runs is 1.0, where guessing gives 0.5, since it is measured on the rows that the model was
+# trained on. Such a score is worth nothing. It shows that numbers are logged, not what a model can.
 model_uri = f"runs:/{run_3.info.run_id}/model"
 loaded = mlflow.spark.load_model(model_uri, dfs_tmpdir=str(SPARK_TMP))
 texts = [(8, "spark i j k"), (9, "l m n"), (10, "spark hadoop spark"), (11, "apache hadoop")]

@@ -130,7 +130,7 @@ class TestIcebergJar:
 
     def test_a_file_of_ones_own_that_is_not_there_is_named(self, cache, monkeypatch):
         monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", "/nowhere/own.jar")
-        with pytest.raises(spark.JarUnavailable, match="/nowhere/own.jar, which is not a file"):
+        with pytest.raises(spark.JarUnavailable, match=r"/nowhere/own\.jar, which is not a file"):
             spark.iceberg_jar()
 
 

@@ -17,6 +17,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+pytestmark = pytest.mark.once
+
 SCRIPT = "00_datagen.py"
 TABLE = "transactions"
 ROWS = 10_000

@@ -5,6 +5,8 @@ import pytest
 
 from cmlflow import options
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def parser():

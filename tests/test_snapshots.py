@@ -8,7 +8,7 @@ from cmlflow import snapshots
 from cmlflow.spark import start_spark
 from cmlflow.workarea import MissingStep
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.once]
 MADE_BY = "code/lesson.py"
 
 

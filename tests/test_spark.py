@@ -12,6 +12,8 @@ from conftest import STANDINS, clean_environment
 
 from cmlflow import spark
 
+pytestmark = pytest.mark.once
+
 
 def fake_java(folder: Path, version: str) -> Path:
     """A folder that says it is a Java, the way real ones do: by its file `release`."""

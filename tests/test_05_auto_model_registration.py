@@ -1,3 +1,5 @@
+import sqlite3
+
 import mlflow
 import numpy as np
 import pytest
@@ -44,3 +46,21 @@ def test_the_registered_model_predicts_as_the_run_says(passes, module_work, spli
     run = runs_in(module_work, EXPERIMENT)[0]
     assert run.data.metrics["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-12)
     assert run.data.metrics["rmse"] < run.data.metrics["baseline_rmse"]
+
+
+def test_a_registry_without_aliases_is_told_in_one_line_and_the_tags_carry_the_fact(work):
+    """As a managed registry may be: every alias is refused, here by the database itself."""
+    with sqlite3.connect(work / "mlflow.db") as store:
+        store.execute(
+            "CREATE TRIGGER no_alias BEFORE INSERT ON registered_model_aliases "
+            "BEGIN SELECT RAISE(ABORT, 'this registry has no aliases'); END"
+        )
+    store.close()
+    printed = succeed(SCRIPT, work)
+    (line,) = (line for line in printed.splitlines() if "alias" in line and "No alias" in line)
+    assert "see the run's tags" in line
+    assert f"Done: models:/{NAME}/1 is version 1 and predicts the same" in printed
+    assert client_of(work).get_registered_model(NAME).aliases == {}
+    (run,) = runs_in(work, EXPERIMENT)
+    assert run.data.tags["registered_version"] == "1"
+    assert run.data.tags["registered_alias"] == "champion"

@@ -179,6 +179,7 @@ def test_a_session_is_shared_until_it_is_stopped_and_listens_only_on_this_machin
         "from cmlflow.spark import start_spark\n"
         "first = start_spark('any')\n"
         "assert start_spark('any') is first\n"
+        "assert first.sparkContext.uiWebUrl is None\n"
         "first.range(3).writeTo('spark_catalog.default.t').using('iceberg').create()\n"
         "processes = [psutil.Process(), *psutil.Process().children(recursive=True)]\n"
         "sockets = [s for p in processes for s in p.net_connections() if s.status == 'LISTEN']\n"

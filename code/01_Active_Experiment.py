@@ -50,7 +50,8 @@ try:
     mlflow.log_param("rows", len(wines))
     mlflow.log_metric("mean_quality", wines["quality"].mean())
     active = mlflow.active_run()
-    print(f"Active run {active.info.run_id}, status {active.info.status}")
+    status = active.info.status.removeprefix("EXPERIMENT_RUN_")  # CML puts this before it
+    print(f"Active run {active.info.run_id}, status {status}")
     try:
         mlflow.start_run()
     except Exception as error:
@@ -79,8 +80,9 @@ with mlflow.start_run(run_name="with-block") as second_run:
 # since is in the store. `get_run` fetches it, and there both runs are over.
 for run_id in (run.info.run_id, second_run.info.run_id):
     stored = mlflow.get_run(run_id)
-    status = stored.info.status.removeprefix("EXPERIMENT_RUN_")  # CML puts this before it
-    print(f"{stored.info.run_name}: {status}, {stored.data.params}, {stored.data.metrics}")
+    status = stored.info.status.removeprefix("EXPERIMENT_RUN_")
+    name = stored.info.run_name or run_id  # not every platform keeps the name
+    print(f"{name}: {status}, {stored.data.params}, {stored.data.metrics}")
 print(
     f"Done: runs {run.info.run_id} and {second_run.info.run_id} in {EXPERIMENT}\n"
     f"Look at: Experiments > {EXPERIMENT}: two runs with the same numbers.\n"

@@ -12,7 +12,8 @@ Run        python code/02_log_model.py [--alpha 0.6] [--l1-ratio 0.6]
 #
 # The same model as in 01_Experiment.py, with a little more penalty
 # -----------------------------------------------------------------
-# Data, split and scores are as before. New is one cell, the last but one: it logs the model.
+# Data, split and scores are as before; the curve by training rows is left out. New are the last
+# two cells: one logs the model, the other loads it back.
 import argparse
 
 from cmlflow import options, workarea

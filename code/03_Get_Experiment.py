@@ -50,12 +50,19 @@ print(f"artifacts  {experiment.artifact_location}\ncreated    {created}")
 # Its runs, filtered and in an order
 # ----------------------------------
 # The filter leaves out runs without the metric, such as the one of 02_Log_Artifacts_Tags.py.
-# Always give an order: without one, MLflow lists the newest run first and CML the oldest. CML
-# writes `EXPERIMENT_RUN_FINISHED` where MLflow writes `FINISHED`; we take the prefix off.
-runs = client.search_runs(
+# Always give an order: without one, MLflow lists the newest run first and CML the oldest. The
+# server filters and sorts so that only the wanted runs travel, the best of them first. Some
+# managed stores pass over a filter or an order without a word, and then the "best" run would be
+# any run. So we filter and sort what came once more in Python, where it costs nothing. CML writes
+# `EXPERIMENT_RUN_FINISHED` where MLflow writes `FINISHED`; we take the prefix off.
+found = client.search_runs(
     [experiment.experiment_id],
     filter_string="metrics.rmse > 0",
     order_by=["metrics.rmse ASC", "attributes.start_time DESC"],
+)
+runs = sorted(
+    (run for run in found if run.data.metrics.get("rmse", 0) > 0),
+    key=lambda run: (run.data.metrics["rmse"], -run.info.start_time),
 )
 if not runs:
     raise workarea.MissingStep(

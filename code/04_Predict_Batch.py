@@ -50,14 +50,14 @@ if run is None:
     )
 model_uri = f"runs:/{run.info.run_id}/model"
 model = mlflow.pyfunc.load_model(model_uri)
-print(f"Model {model_uri} of run {run.info.run_name}")
+print(f"Model {model_uri} of run {run.info.run_name or run.info.run_id}")
 
 # %%
 #
 # Which wines?
 # ------------
-# By default the 1,225 wines that the model was not trained on: the same seed gives the same
-# split. Their grades are known, so the score can be checked. Your own file needs no grades.
+# By default the 1,225 wines that 02_log_model.py set aside to test on: the same seed gives the
+# same split. Their grades are known, so the score can be checked. Your own file needs no grades.
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
@@ -72,24 +72,34 @@ elif not args.batch.is_file():
         "To score the test wines, run:  python code/04_Predict_Batch.py"
     )
 else:
-    batch = pd.read_csv(args.batch)
+    try:
+        batch = pd.read_csv(args.batch)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{args.batch} cannot be read: {str(error).strip()}.\n"
+            "Expected: a CSV file with a header line and wines to score.\n"
+            "To see a batch that fits, run:  python code/04_Predict_Batch.py"
+        ) from error
 
 # %%
 #
 # Does the batch fit the model?
 # -----------------------------
 # The signature tells which columns the model was trained with. We look before we score, so that
-# a wrong file gives one clear message. Columns that the model does not know are left out.
+# a wrong file gives one clear message. Grades are checked too if there are any; they may be
+# missing. Columns that the model does not know are left out.
 expected = model.metadata.get_input_schema().input_names()
 problems = []
-for name in expected:
+for name in [*expected, "quality"] if "quality" in batch else expected:
     if name not in batch:
         near = [other for other in batch if other.strip().lower() == name.lower()]
         problems.append(f"{name!r} is missing" + (f" (renamed to {near[0]!r}?)" if near else ""))
         continue
-    numbers = pd.to_numeric(batch[name], errors="coerce")
-    if numbers.isna().any():
-        row = int(numbers.isna().to_numpy().argmax())
+    wrong = ~np.isfinite(pd.to_numeric(batch[name], errors="coerce").astype("float64"))
+    if name == "quality":
+        wrong &= batch[name].notna()
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
         value = batch[name].iloc[row]
         held = "nothing" if pd.isna(value) else f"'{value}'"
         problems.append(f"{name!r} holds {held} in row {row + 1}, not a number")
@@ -101,9 +111,13 @@ if problems:
         f"Expected: the signature's columns, all numbers: {', '.join(expected)}.\n"
         "To see a batch that fits, run:  python code/04_Predict_Batch.py"
     )
-extra = [name for name in batch if name not in expected]
+OURS = ("prediction", "run_id", "model_uri")
+extra = [name for name in batch if name not in (*expected, *OURS)]
 if extra:
     print(f"Not used by the model: {', '.join(extra)}")
+replaced = [name for name in batch if name in OURS]
+if replaced:
+    print(f"Replaced by what this model says: {', '.join(replaced)}")
 predictions = model.predict(batch[expected].astype("float64"))
 
 # %%
@@ -111,19 +125,25 @@ predictions = model.predict(batch[expected].astype("float64"))
 # Predictions that name their model
 # ---------------------------------
 # Run id and model URI stand in every row: months later, somebody can ask which model said this.
-# The file is written beside its place and then moved there, so that nobody ever reads half of it.
+# The file is written under a name of its own beside its place and then moved there. So nobody
+# ever reads half of it, and two runs at the same time do not write into one file.
+import uuid
+
 output = args.output or workarea.path("data", "predictions.csv")
 output.parent.mkdir(parents=True, exist_ok=True)
-unfinished = output.with_name(output.name + ".unfinished")
 scored = batch.assign(prediction=predictions, run_id=run.info.run_id, model_uri=model_uri)
-scored.to_csv(unfinished, index=False)
-unfinished.replace(output)
+unfinished = output.with_name(f".predictions-{uuid.uuid4().hex}.unfinished")
+try:
+    scored.to_csv(unfinished, index=False)
+    unfinished.replace(output)
+finally:
+    unfinished.unlink(missing_ok=True)
 
 checked = ""
-if "quality" in batch:
-    rmse = np.sqrt(np.mean((batch["quality"] - predictions) ** 2))
-    checked = f", rmse {rmse:.3f}"
-    if args.batch is None:
+if "quality" in batch and batch["quality"].notna().any():
+    errors = batch["quality"].astype("float64") - predictions  # none where a grade is missing
+    checked = f", rmse {(errors**2).mean() ** 0.5:.3f}"
+    if args.batch is None and "rmse" in run.data.metrics:
         checked += f" (the run says {run.data.metrics['rmse']:.3f})"
 print(
     f"Done: {len(scored)} predictions in {output}{checked}\n"

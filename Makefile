@@ -11,10 +11,14 @@ WORKAREA := $(or $(CMLFLOW_WORKAREA),$(CURDIR))
 # Two tests at a time; those of one file stay together and share what they made.
 PYTEST = -m pytest --numprocesses 2 --dist loadfile
 
+define require_python
+test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, or name it:"; \
+	echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+endef
+
 # An environment is complete when its last line has run: the marker file, not the folder, tells.
 define environment
-	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, or name it:"; \
-		echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(require_python)
 	@echo "Installing $(1) into $(2) (once; this takes some minutes)"
 	@"$(PYTHON)" -m venv "$(2)"
 	@"$(2)/bin/python" -m pip install --quiet --disable-pip-version-check -r "$(1)"
@@ -41,8 +45,10 @@ ui: .venv/complete  ## open the MLflow UI on what the lessons logged (PORT=5000)
 	@echo "Open http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
 	@.venv/bin/python -m mlflow ui --backend-store-uri "sqlite:///$(WORKAREA)/mlflow.db" --host 127.0.0.1 --port $(PORT)
 
-clean: .venv/complete  ## remove what the lessons made (not the environment)
-	@.venv/bin/python tutorial.py --clean
+# Any Python will do: an environment is not installed only to remove files.
+clean:  ## remove what the lessons made (not the environment)
+	@if test -x .venv/bin/python; then .venv/bin/python tutorial.py --clean; \
+		else $(require_python); "$(PYTHON)" tutorial.py --clean; fi
 
 lint: .venv/complete  ## check style
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -11,6 +11,7 @@ import argparse
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -39,6 +40,16 @@ def title(lesson: str) -> str:
     return docstring.splitlines()[0]
 
 
+def command(*words: str | Path) -> str:
+    """Return how to run a script with this Python, as one types it in the current folder."""
+    typed = []
+    for word in (Path(sys.executable), *words):
+        if isinstance(word, Path) and word.is_relative_to(Path.cwd()):
+            word = word.relative_to(Path.cwd())
+        typed.append(f'"{word}"' if " " in str(word) else str(word))
+    return " ".join(typed)
+
+
 def error_message(stderr: str) -> str:
     """Return the message of the last traceback in what a lesson printed, without its stack."""
     last = stderr.rpartition("Traceback (most recent call last):\n")[2]
@@ -49,7 +60,7 @@ def run(lesson: str, verbose: bool) -> bool:
     """Run one lesson, print its line of progress, and tell whether it succeeded."""
     print(f"{title(lesson):<62} ", end="\n" if verbose else "", flush=True)
     begin = time.monotonic()
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, str(CODE / lesson)],
         stdin=subprocess.DEVNULL,
         stdout=None if verbose else subprocess.PIPE,
@@ -59,16 +70,32 @@ def run(lesson: str, verbose: bool) -> bool:
         errors="replace",
         env=os.environ | {"PYTHONIOENCODING": "utf-8"},
     )
+    out, err = wait_for(process, lesson)
     seconds = f"{time.monotonic() - begin:5.1f} s"
-    if done.returncode == 0:
-        result = re.search(r"^Done: (.*)", done.stdout or "", re.MULTILINE)
+    if process.returncode == 0:
+        result = re.search(r"^Done: (.*)", out or "", re.MULTILINE)
         print(f"{seconds}\n     {result[1]}" if result else seconds)
         return True
     print(f"{seconds}  failed\n")
     if not verbose:
-        print(error_message(done.stderr) or f"It ended with code {done.returncode}.")
-    print(f"\nTo see all that this lesson says, run:  python code/{lesson}")
+        print(error_message(err) or f"It ended with code {process.returncode}.")
+    print(f"\nTo see all that this lesson says, run:  {command(CODE / lesson)}")
     return False
+
+
+def wait_for(process: subprocess.Popen, lesson: str) -> tuple[str, str]:
+    """Return what a lesson printed, once it has ended.
+
+    Ctrl+C reaches the lesson too, which then closes its run and stops its Spark. It gets the time
+    for that; only then does KeyboardInterrupt go on to the caller.
+    """
+    try:
+        return process.communicate()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on only the lesson heeds it
+        print(f"\nInterrupted: waiting until {lesson} has ended", flush=True)
+        process.communicate()
+        raise
 
 
 def main() -> int:
@@ -82,15 +109,26 @@ def main() -> int:
         print("\n".join(f"Removed {path}" for path in removed) or "Nothing to remove")
         return 0
     try:
+        return run_all(args.verbose)
+    except KeyboardInterrupt:
+        print(f"\nStopped. To run all lessons again:  {command(Path(__file__).resolve())}")
+        return 130
+
+
+def run_all(verbose: bool) -> int:
+    """Run the lessons up to the first that fails and return the exit code."""
+    try:
         print(f"Iceberg for Spark: {iceberg_jar()}\n")
     except JarUnavailable as error:
         print(error)
         return 1
     for lesson in LESSONS:
-        if not run(lesson, args.verbose):
+        if not run(lesson, verbose):
             return 1
     print(
-        f"\nAll {len(LESSONS)} lessons ran. Look at what they logged:  {workarea.how_to_open_ui()}"
+        f"\nAll {len(LESSONS)} lessons ran. "
+        f"Look at what they logged:  {workarea.how_to_open_ui()}\n"
+        f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"
     )
     return 0
 

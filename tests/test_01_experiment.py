@@ -1,8 +1,9 @@
+import re
 from math import isclose, sqrt
 
 import numpy as np
 import pytest
-from conftest import client_of, files_of, run_script, runs_in, succeed
+from conftest import CODE, ROOT, client_of, files_of, run_script, runs_in, succeed
 from sklearn.linear_model import ElasticNet
 
 SCRIPT = "01_Experiment.py"
@@ -75,3 +76,13 @@ def test_a_bad_option_is_refused_before_any_run_exists(tmp_path, arguments, met)
     assert met in done.stderr
     assert runs_in(tmp_path, EXPERIMENT) == []
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_twins_that_the_text_speaks_of_are_in_the_data(wines, split):
+    train, test = split
+    twins = len(test.merge(train.drop_duplicates()))
+    repeated = wines.duplicated().sum()
+    for path in (CODE / SCRIPT, ROOT / "data" / "README.md"):
+        text = re.sub(r"\s+(?:# )?", " ", path.read_text(encoding="utf-8"))
+        assert re.search(rf"\b{repeated} rows (?:of the file )?repeat an earlier one", text)
+        assert f"{twins} of the {len(test):,} test wines have an exact twin" in text

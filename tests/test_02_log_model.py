@@ -1,10 +1,11 @@
+import re
 from math import isclose, sqrt
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CODE, client_of, files_of, run_script, runs_in, succeed
+from conftest import CODE, ROOT, STANDINS, client_of, files_of, run_script, runs_in, succeed
 
 SCRIPT = "02_log_model.py"
 EXPERIMENT = "wine-quality-test"
@@ -71,8 +72,8 @@ def test_a_missing_column_is_refused_by_name(model, split):
         model.predict(split[1].drop(columns=["quality", "alcohol"]))
 
 
-def test_two_cells_tell_it_apart_from_01_experiment():
-    """Title, intro, log-model and load-back cells differ; data, split and scores do not."""
+def test_the_last_two_cells_tell_it_apart_from_01_experiment_as_it_says():
+    """Data, split and scores are the same, and the curve is left out."""
 
     def statements(script):
         cells = (CODE / script).read_text(encoding="utf-8").split("\n# %%\n")[1:]
@@ -85,8 +86,14 @@ def test_two_cells_tell_it_apart_from_01_experiment():
     first, second = statements("01_Experiment.py"), statements(SCRIPT)
     assert first[1].partition("print")[0].strip() == second[1].strip()
     assert first[2] == second[2]
-    assert not any("log_model(" in cell for cell in first)
+    for call in ("log_model(", "load_model("):
+        assert not any(call in cell for cell in first)
     assert [("log_model(" in cell) for cell in second] == [False, False, False, True, False]
+    assert [("load_model(" in cell) for cell in second] == [False, False, False, False, True]
+    assert any("rmse_by_train_rows" in cell for cell in first)
+    assert not any("rmse_by_train_rows" in cell for cell in second)
+    said = re.sub(r"\n# ", " ", (CODE / SCRIPT).read_text(encoding="utf-8"))
+    assert "the curve by training rows is left out. New are the last two cells:" in said
 
 
 def test_a_bad_option_is_refused_before_any_run_exists(tmp_path):
@@ -94,3 +101,15 @@ def test_a_bad_option_is_refused_before_any_run_exists(tmp_path):
     assert done.returncode != 0
     assert "--l1-ratio is -0.1" in done.stderr
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_without_flask_it_logs_the_model_and_mlflow_2_warns_as_the_readme_says(work):
+    done = run_script(SCRIPT, work, PYTHONPATH=str(STANDINS / "no_flask"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = runs_in(work, EXPERIMENT)
+    assert "model/input_example.json" in files_of(work, run, "model")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (heading,) = re.findall(r"^### `(.*flask.*)` in CML$", readme, re.MULTILINE)
+    if mlflow.__version__.startswith("2."):
+        begin, end = heading.split(" … ")
+        assert re.search(f"{re.escape(begin)}.*{re.escape(end)}", done.stderr, re.DOTALL)

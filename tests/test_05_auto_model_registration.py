@@ -38,6 +38,17 @@ def test_the_run_tells_the_same_as_tags(passes, module_work):
     assert tags["registered_alias"] == "champion"
 
 
+def test_only_the_newest_run_has_the_tag_champion(passes, module_work):
+    newest, first = runs_in(module_work, EXPERIMENT)
+    assert newest.data.tags["registered_alias"] == "champion"
+    assert first.data.tags["registered_version"] == "1"
+    assert "registered_alias" not in first.data.tags
+
+
+def test_the_last_lines_name_the_alias(passes):
+    assert f"\nLook at: Models > {NAME}, its versions and the alias champion.\n" in passes[1]
+
+
 def test_the_registered_model_predicts_as_the_run_says(passes, module_work, split):
     client_of(module_work)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
@@ -59,6 +70,8 @@ def test_a_registry_without_aliases_is_told_in_one_line_and_the_tags_carry_the_f
     printed = succeed(SCRIPT, work)
     (line,) = (line for line in printed.splitlines() if "alias" in line and "No alias" in line)
     assert "see the run's tags" in line
+    assert "its versions; the tag registered_alias of the run says champion.\n" in printed
+    assert "alias champion" not in printed
     assert f"Done: models:/{NAME}/1 is version 1 and predicts the same" in printed
     assert client_of(work).get_registered_model(NAME).aliases == {}
     (run,) = runs_in(work, EXPERIMENT)

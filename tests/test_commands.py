@@ -12,9 +12,19 @@ import urllib.request
 
 import psutil
 import pytest
-from conftest import LIMIT, ROOT, STANDINS, clean_environment, client_of, runs_in, wait_until
+from conftest import (
+    LIMIT,
+    ROOT,
+    STANDINS,
+    clean_environment,
+    client_of,
+    runs_in,
+    table_in,
+    wait_until,
+)
 
 import tutorial
+from cmlflow.spark import iceberg_jar
 
 pytestmark = pytest.mark.once
 
@@ -30,14 +40,14 @@ def make(*words, work, **extra):
     )
 
 
-def run_tutorial(work, *arguments, **extra):
+def run_tutorial(work, *arguments, prefix=(), **extra):
     return subprocess.run(
-        [sys.executable, str(ROOT / "tutorial.py"), *arguments],
+        [*prefix, sys.executable, str(ROOT / "tutorial.py"), *arguments],
         cwd=work,
         env=clean_environment(work, **extra),
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=2 * LIMIT,
     )
 
 
@@ -55,7 +65,8 @@ class TestTutorial:
         assert "Traceback" not in done.stdout + done.stderr
         assert "01 - Start a run, look at it, end it" in done.stdout
         assert "Cannot set a deleted experiment" in done.stdout
-        assert "run:  python code/01_Active_Experiment.py" in done.stdout
+        command = f"{sys.executable} {ROOT}/code/01_Active_Experiment.py"
+        assert done.stdout.endswith(f"To see all that this lesson says, run:  {command}\n")
         assert "01 - Log the params" not in done.stdout  # the next lesson has not begun
 
         client_of(work).restore_experiment(experiment_id)
@@ -72,6 +83,48 @@ class TestTutorial:
         assert "CMLFLOW_ICEBERG_JAR names /nowhere/iceberg.jar" in done.stdout
         assert "00 - " not in done.stdout
         assert "Traceback" not in done.stderr
+
+    def test_ctrl_c_names_the_lesson_and_lets_it_end_by_itself(self, work):
+        os.mkfifo(work / "go")
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tutorial.py")],
+            cwd=work,
+            env=clean_environment(work, PYTHONPATH=str(STANDINS / "slow_end"), SLOW_END=str(work)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            wait_until((work / "ending").exists, "the end of the first lesson")
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            said = ""
+            while "Interrupted" not in said:
+                line = process.stdout.readline()
+                assert line, f"it ended with {process.wait()}: {said}"
+                said += line
+            assert said.endswith("Interrupted: waiting until 00_datagen.py has ended\n")
+            os.killpg(process.pid, signal.SIGINT)  # an impatient reader changes nothing
+            (work / "go").write_text("")
+            said += process.stdout.read()
+            assert process.wait() == 130
+        finally:
+            process.kill()
+            process.wait()
+        assert (work / "ended").exists()
+        assert "Traceback" not in said
+        assert tutorial.title("01_Active_Experiment.py") not in said
+        assert said.endswith(f"again:  {sys.executable} {ROOT}/tutorial.py\n")
+
+    def test_commands_are_given_as_one_types_them_in_the_current_folder(self, monkeypatch):
+        monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "python"))
+        monkeypatch.chdir(ROOT)
+        lesson = ROOT / "code" / "01_Experiment.py"
+        assert tutorial.command(lesson) == ".venv/bin/python code/01_Experiment.py"
+        monkeypatch.chdir(ROOT / "code")
+        assert tutorial.command(lesson) == f"{ROOT}/.venv/bin/python 01_Experiment.py"
+        monkeypatch.setattr(sys, "executable", "/my environments/python")
+        assert tutorial.command(lesson) == '"/my environments/python" 01_Experiment.py'
 
     def test_the_message_is_what_follows_the_last_stack(self):
         stderr = (
@@ -92,6 +145,55 @@ class TestTutorial:
             "cmlflow.workarea.MissingStep: There is no table t.",
             "Expected: a table",
             "Run this first:  python code/00_datagen.py",
+        ]
+
+
+# Runs a command where there is no network but this machine itself.
+OFFLINE = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c")
+OFFLINE += ('ip link set lo up && exec "$@"', "sh")
+
+
+@pytest.fixture(scope="module")
+def offline():
+    """The prefix of a command without network; a skip where that is not permitted."""
+    try:
+        tried = subprocess.run([*OFFLINE, "true"], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        pytest.skip(f"a process cannot be cut off from the network here: {error}")
+    if tried.returncode != 0:
+        pytest.skip(f"a process cannot be cut off from the network here: {tried.stderr.strip()}")
+    return OFFLINE
+
+
+@pytest.fixture(scope="module")
+def all_lessons_offline(offline, module_work):
+    """All lessons, in the environment and with the jar that an earlier pass has fetched."""
+    iceberg_jar()
+    return run_tutorial(module_work, prefix=offline, MLFLOW_DISABLE_TELEMETRY="false")
+
+
+@pytest.mark.spark
+class TestWithoutNetwork:
+    def test_there_is_none(self, offline):
+        code = "import socket; socket.create_connection(('192.0.2.1', 443))"
+        tried = subprocess.run(
+            [*offline, sys.executable, "-c", code], capture_output=True, text=True
+        )
+        assert "Network is unreachable" in tried.stderr
+
+    def test_all_lessons_run_and_leave_what_they_make(self, all_lessons_offline, module_work):
+        done = all_lessons_offline
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert len(runs_in(module_work, "wine-quality-test")) == 3
+        assert len(runs_in(module_work, "sparkml-experiment")) == 3
+        assert len(table_in(module_work, "transactions").scan().to_arrow()) == 10_000
+
+    def test_the_last_lines_say_where_to_look_and_how_to_run_one_lesson(self, all_lessons_offline):
+        count = len(tutorial.LESSONS)
+        assert all_lessons_offline.stdout.splitlines()[-2:] == [
+            f"All {count} lessons ran. Look at what they logged:  "
+            "make ui, then http://127.0.0.1:5000",
+            f"To run one lesson by itself:  {sys.executable} {ROOT}/code/01_Experiment.py",
         ]
 
 
@@ -131,6 +233,33 @@ def test_clean_removes_what_lessons_made_and_says_what(work):
     assert done.stdout.splitlines() == [f"Removed {work}/mlflow.db"]
     assert mine.exists() and not (work / "mlflow.db").exists()
     assert make("clean", work=work).stdout == "Nothing to remove\n"
+
+
+def test_clean_installs_no_environment(work, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("fresh copy")
+    for name in ("Makefile", "tutorial.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("requirements.txt", "requirements-local.txt"):
+        (copy / name).touch()
+    shutil.copytree(ROOT / "cmlflow", copy / "cmlflow")
+
+    def clean(python):
+        return subprocess.run(
+            ["make", "--no-print-directory", "clean", f"PYTHON={python}"],
+            cwd=copy,
+            env=clean_environment(work),
+            capture_output=True,
+            text=True,
+        )
+
+    # The Python that this environment was made with has none of its packages.
+    assert clean(sys._base_executable).stdout == f"Removed {work}/mlflow.db\n"
+    assert clean(sys._base_executable).stdout == "Nothing to remove\n"
+    done = clean("")
+    assert done.returncode != 0
+    assert "No Python 3.10, 3.11 or 3.12 found" in done.stdout
+    assert "make clean PYTHON=" in done.stdout
+    assert not (copy / ".venv").exists()
 
 
 class TestUi:
@@ -179,3 +308,12 @@ class TestUi:
         assert done.returncode != 0
         assert "Run this first:  make tutorial" in done.stdout
         assert not (tmp_path / "mlflow.db").exists()
+
+    def test_a_taken_port_is_told_as_in_the_readme(self, work):
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        (heading,) = re.findall(r"^### `(.*Errno 98.*)` from `make ui`$", readme, re.MULTILINE)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            done = make("ui", f"PORT={taken.getsockname()[1]}", work=work)
+        assert heading in done.stdout + done.stderr

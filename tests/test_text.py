@@ -3,8 +3,9 @@
 import ast
 import re
 
+import mlflow
 import pytest
-from conftest import CODE, ROOT, succeed
+from conftest import CODE, ROOT, run_script, succeed
 
 import tutorial
 
@@ -136,16 +137,59 @@ def test_the_output_in_the_readme_is_what_the_lesson_prints(tmp_path):
     assert without_ids(succeed("01_Experiment.py", tmp_path)) == without_ids(shown)
 
 
-@pytest.mark.parametrize(
-    "heading",
-    re.findall(r"^### `([^`]+)`$", README.partition("## Troubleshooting")[2], re.MULTILINE),
+def test_the_first_screen_says_how_to_get_the_python_that_all_messages_name():
+    screen = README.partition("| Command |")[0]
+    assert re.search(
+        r"^\$ source \.venv/bin/activate +# Windows: \.venv\\Scripts\\activate$", screen, re.M
+    )
+    assert "$ python code/" in screen and ".venv/bin/python" not in screen
+
+
+# Headings of the troubleshooting section: the message, and what stands behind it, if anything.
+HEADINGS = re.findall(
+    r"^### (`+)(.+?)\1(?: (.+))?$", README.partition("## Troubleshooting")[2], re.MULTILINE
 )
-def test_messages_under_troubleshooting_are_those_of_the_code(heading):
+OURS = [message for _, message, where in HEADINGS if not where and "WARNING" not in message]
+OTHERS = [message for _, message, _ in HEADINGS if message not in OURS]
+
+
+@pytest.mark.parametrize("message", OURS)
+def test_messages_under_troubleshooting_are_those_of_the_code(message):
     """The part before the first value that differs: a quotation mark or a dot."""
     code = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("cmlflow", "code")
         for path in (ROOT / folder).glob("*.py")
     )
-    fixed = re.split(r"['…(]", heading.removeprefix("mlflow.db"))[0].strip()
+    fixed = re.split(r"['…(]", message.removeprefix("mlflow.db"))[0].strip()
     assert len(fixed) > 10 and fixed in code
+
+
+def deprecated(work):
+    return run_script("02_log_model.py", work).stderr
+
+
+def run_uuid(work):
+    """What MLflow 3 answers to a plugin that was written for MLflow 2."""
+    with pytest.raises(TypeError) as caught:
+        mlflow.entities.RunInfo(run_uuid="0")
+    return str(caught.value)
+
+
+PROVOKED = {"artifact_path": deprecated, "run_uuid": run_uuid}
+ELSEWHERE = {"flask": "test_02_log_model.py", "Errno 98": "test_commands.py"}
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_messages_of_others_under_troubleshooting_are_what_they_say(message, work):
+    (word,) = (word for word in (*PROVOKED, *ELSEWHERE) if word in message)
+    if word in ELSEWHERE:
+        test = (ROOT / "tests" / ELSEWHERE[word]).read_text(encoding="utf-8")
+        assert f'r"^### `(.*{word}.*)` ' in test  # it reads the heading and provokes the message
+    else:
+        assert message.strip("… ") in PROVOKED[word](work)
+
+
+def test_every_heading_under_troubleshooting_is_a_message():
+    section = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
+    assert len(re.findall(r"^### ", section, re.MULTILINE)) == len(HEADINGS) == len(OURS + OTHERS)

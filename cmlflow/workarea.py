@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+SQLITE_ENDINGS = ("", "-journal", "-wal", "-shm")
+"""A SQLite database is up to four files: a journal that is left over changes the next database."""
 MADE_BY_LESSONS = (
-    "mlflow.db",
+    *(name + ending for name in ("mlflow.db", "mlflow.db.new") for ending in SQLITE_ENDINGS),
     "mlflow.db.lock",
-    "mlflow.db.new",
     "mlartifacts",
     "mlruns",
     "spark-warehouse",
+    "spark-warehouse.lock",
     "spark-tmp",
     "data/states",
     "data/predictions.csv",
+    "data/.predictions-*.unfinished",
 )
-"""What the lessons leave in the working area, as paths relative to it."""
+"""What the lessons leave in the working area, as glob patterns relative to it."""
 
 
 class ProjectNotFound(RuntimeError):
@@ -97,17 +102,27 @@ def use_store(experiment: str | None = None) -> None:
     if not _store_is_ours():
         return
     _create_database()
+    from alembic.util import CommandError  # comes with mlflow, but not with CML's mlflow-skinny
+
     mlflow.set_tracking_uri(_local_uri())
     try:
         found = mlflow.get_experiment_by_name(experiment or "Default")
-    except MlflowException as error:
+    except (MlflowException, CommandError) as error:
         if "schema" not in str(error) and "revision" not in str(error):
             raise
+        newer = _made_by_a_newer_mlflow()
+        age = "newer" if newer else "older"
         raise StoreError(
             f"{path('mlflow.db')} was made by another version of MLflow than "
             f"{mlflow.__version__}.\n"
-            "Expected: one database file per environment.\n"
-            f"To bring it up to date, run:  mlflow db upgrade {_local_uri()}"
+            f"Expected: one database file per environment; this one is {age}.\n"
+            + (
+                "To keep it, use another folder (CMLFLOW_WORKAREA=<folder>); to remove it, run:"
+                "  make clean"
+                if newer
+                else "To bring it up to date, run:  "
+                + _as_typed(sys.executable, "-m", "mlflow", "db", "upgrade", _local_uri())
+            )
         ) from error
     if experiment is None:
         return
@@ -121,8 +136,9 @@ def use_store(experiment: str | None = None) -> None:
         raise StoreError(
             f"The experiment {experiment!r} was deleted.\n"
             "Expected: an experiment that is active or does not exist yet.\n"
-            f"To bring it back, run:  MLFLOW_TRACKING_URI={_local_uri()} "
-            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            f"To bring it back, run:  MLFLOW_TRACKING_URI={_as_typed(_local_uri())} "
+            + _as_typed(sys.executable, "-m", "mlflow", "experiments", "restore")
+            + f" --experiment-id {found.experiment_id}"
         )
 
 
@@ -138,27 +154,41 @@ def how_to_open_ui() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("cml:"):
         return "the Experiments page of this CML project"
-    parts = urlsplit(uri)  # an address may carry a password: it is not shown
-    return "the MLflow UI of " + urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    parts = urlsplit(uri)  # an address may carry a password or a token: they are not shown
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+    return f"the MLflow UI of {urlunsplit(shown)}"
 
 
 def remove_what_lessons_made() -> list[Path]:
     """Remove what the lessons left in the working area, and return the paths that were there."""
     removed = []
-    for name in MADE_BY_LESSONS:
-        made = path(*name.split("/"))
-        if made.is_dir():
-            shutil.rmtree(made)
-        elif made.exists():
-            made.unlink()
-        else:
-            continue
-        removed.append(made)
+    for pattern in MADE_BY_LESSONS:
+        for made in sorted(path().glob(pattern)):
+            if made.is_dir():
+                shutil.rmtree(made)
+            else:
+                made.unlink()
+            removed.append(made)
     return removed
 
 
 def _local_uri() -> str:
     return f"sqlite:///{path('mlflow.db').as_posix()}"
+
+
+def _as_typed(*words: str) -> str:
+    """Return the words of a command as a terminal takes them, for example with spaces in them."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _made_by_a_newer_mlflow() -> bool:
+    """Tell whether `mlflow.db` has a schema for which this MLflow has no migration."""
+    import mlflow
+
+    with contextlib.closing(sqlite3.connect(path("mlflow.db"))) as database:
+        revisions = database.execute("SELECT version_num FROM alembic_version").fetchall()
+    known = Path(mlflow.__file__).with_name("store") / "db_migrations" / "versions"
+    return not all(list(known.glob(f"{revision}_*.py")) for (revision,) in revisions)
 
 
 def _store_is_ours() -> bool:
@@ -202,7 +232,7 @@ def _create_database() -> None:
         if database.exists():
             return
         unfinished = database.with_name("mlflow.db.new")
-        unfinished.unlink(missing_ok=True)
+        _unlink(unfinished, SQLITE_ENDINGS)
         # In a process of its own: when it ends, nothing holds the file open any more.
         create = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
         made = subprocess.run(
@@ -215,6 +245,17 @@ def _create_database() -> None:
             raise StoreError(
                 f"MLflow could not create {database}:\n{made.stderr.strip()[-2000:]}\n"
                 "Expected: a folder that can be written to, and a complete environment.\n"
-                "To install the environment again, run:  pip install -r requirements-local.txt"
+                + (
+                    "Start a new session, in which CML sets the variable:  MLFLOW_TRACKING_URI"
+                    if in_cml()
+                    else "To install the environment again, run:  "
+                    "pip install -r requirements-local.txt"
+                )
             )
+        _unlink(database, SQLITE_ENDINGS[1:])  # SQLite would replay it into the new database
         unfinished.replace(database)
+
+
+def _unlink(database: Path, endings: tuple[str, ...]) -> None:
+    for ending in endings:
+        database.with_name(database.name + ending).unlink(missing_ok=True)

@@ -21,10 +21,10 @@ def parse(parser: ArgumentParser) -> Namespace:
         parser: made with `allow_abbrev=False`, or `--f=FILE` would be taken for `--folds`.
 
     Raises:
-        UnknownOption: a long option that the parser does not know.
+        UnknownOption: an option that the parser does not know, with one dash or with two.
     """
     known, others = parser.parse_known_args()
-    unknown = [word for word in others if word.startswith("--") and not word.startswith("--f=")]
+    unknown = [word for word in others if word.startswith("-") and not _is_kernels(word)]
     if unknown and not _in_kernel():
         there = [option for action in parser._actions for option in action.option_strings]
         raise UnknownOption(
@@ -33,6 +33,10 @@ def parse(parser: ArgumentParser) -> Namespace:
             f"To see what each one does, run:  python {sys.argv[0]} --help"
         )
     return known
+
+
+def _is_kernels(word: str) -> bool:
+    return word == "-f" or word.startswith("--f=")
 
 
 def _in_kernel() -> bool:

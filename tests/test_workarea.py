@@ -1,4 +1,6 @@
+import argparse
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from conftest import (
     succeed,
 )
 
-from cmlflow import workarea
+from cmlflow import options, workarea
 
 
 def python(code, work, cwd=None, **extra):
@@ -28,6 +30,44 @@ def python(code, work, cwd=None, **extra):
         capture_output=True,
         text=True,
     )
+
+
+def use_store(work, experiment=None, **extra):
+    """Do what every lesson does before its first run."""
+    code = f"from cmlflow import workarea; workarea.use_store({experiment!r})"
+    return python(code, work, **extra)
+
+
+def type_the_command(done, work):
+    """Type the command at the end of an error's message in a terminal without our environment."""
+    assert done.returncode != 0
+    command = done.stderr.splitlines()[-1].partition("run:  ")[2]
+    typed = subprocess.run(
+        command,
+        shell=True,
+        cwd="/",
+        env=clean_environment(work, PATH="/usr/bin:/bin"),
+        capture_output=True,
+        text=True,
+    )
+    assert typed.returncode == 0, f"{command}\n{typed.stderr[-2000:]}"
+
+
+def leave_behind(database, ending):
+    """Leave a database and its journal as a process does that is killed while it writes."""
+    write = sqlite3.connect(database, isolation_level=None)
+    write.execute(f"PRAGMA journal_mode = {'WAL' if ending == '-wal' else 'DELETE'}")
+    write.execute("PRAGMA cache_size = 1")  # pages are written before the end of the transaction
+    write.execute("CREATE TABLE other (text)")
+    write.execute("BEGIN")
+    write.executemany("INSERT INTO other VALUES (?)", [("x" * 1000,)] * 1000)
+    write.execute("COMMIT")
+    write.execute("BEGIN")
+    write.execute("UPDATE other SET text = 'y' || text")
+    journal = database.with_name(database.name + ending).read_bytes()
+    write.execute("ROLLBACK")
+    write.close()
+    database.with_name(database.name + ending).write_bytes(journal)
 
 
 class TestRoot:
@@ -104,31 +144,113 @@ class TestStore:
         found = mlflow.search_runs(experiment_names=["wine-quality-test"], output_format="list")
         assert len(found) == 1
 
-    def test_a_deleted_experiment_says_how_to_bring_it_back(self, work):
-        client = client_of(work)
-        experiment_id = client.create_experiment("wine-quality-test")
-        client.delete_experiment(experiment_id)
-        done = run_script("01_Experiment.py", work)
-        assert done.returncode != 0
+    def test_a_deleted_experiment_says_how_to_bring_it_back(self, tmp_path, empty_store):
+        area = tmp_path / "my lessons"
+        area.mkdir()
+        shutil.copy(empty_store, area / "mlflow.db")
+        client = client_of(area)
+        client.delete_experiment(client.create_experiment("wine-quality-test"))
+        done = use_store(area, "wine-quality-test")
         assert "The experiment 'wine-quality-test' was deleted" in done.stderr
-        assert f"mlflow experiments restore --experiment-id {experiment_id}" in done.stderr
+        type_the_command(done, area)
+        assert use_store(area, "wine-quality-test").returncode == 0
 
-    def test_a_store_of_another_mlflow_version_says_so_and_is_left_alone(self, work):
+    def test_a_store_one_migration_behind_is_usable_after_the_command(self, tmp_path, empty_store):
+        area = tmp_path / "my lessons"
+        area.mkdir()
+        shutil.copy(empty_store, area / "mlflow.db")
+        done = python(
+            "import alembic.command, os, sys\n"
+            "from mlflow.store.db.utils import _get_alembic_config\n"
+            "config = _get_alembic_config(f'sqlite:///{os.getcwd()}/mlflow.db')\n"
+            "alembic.command.downgrade(config, '-1')\n",
+            area,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        done = use_store(area)
+        if done.returncode != 0:  # MLflow 3 lacks a table then, and does it by itself
+            assert "this one is older" in done.stderr
+            type_the_command(done, area)
+            done = use_store(area)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    @pytest.mark.parametrize(
+        ("revision", "other_tables", "age"),
+        [
+            ("451aebb31d03", False, "older"),
+            ("0123456789ab", False, "newer"),
+            ("0123456789ab", True, "newer"),  # an error of the migrations, not of MLflow
+        ],
+    )
+    def test_a_store_of_another_mlflow_version_says_so_and_is_left_alone(
+        self, work, revision, other_tables, age
+    ):
         with sqlite3.connect(work / "mlflow.db") as database:
-            database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+            database.execute(f"UPDATE alembic_version SET version_num = '{revision}'")
+            if other_tables:
+                database.execute("ALTER TABLE registered_model_aliases RENAME TO aliases")
         database.close()
         before = (work / "mlflow.db").read_bytes()
-        done = run_script("01_Experiment.py", work)
+        done = use_store(work)
         assert done.returncode != 0
         assert "was made by another version of MLflow than " + mlflow.__version__ in done.stderr
-        assert "mlflow db upgrade sqlite:///" in done.stderr
+        assert f"this one is {age}" in done.stderr
+        upgrade = f"run:  {sys.executable} -m mlflow db upgrade sqlite:///{work}/mlflow.db"
+        assert (upgrade in done.stderr) == (age == "older")
+        assert ("run:  make clean" in done.stderr) == (age == "newer")
         assert (work / "mlflow.db").read_bytes() == before
+
+    @pytest.mark.parametrize("ending", ["-journal", "-wal"])
+    def test_what_a_killed_sqlite_left_does_not_get_into_the_next_store(self, tmp_path, ending):
+        leave_behind(tmp_path / "mlflow.db", ending)
+        (tmp_path / "mlflow.db").unlink()
+        for name in ("mlflow.db.new-journal", "mlflow.db.new-wal", "mlflow.db.new-shm"):
+            (tmp_path / name).write_bytes(b"of another database")
+        done = use_store(tmp_path, "mine")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert client_of(tmp_path).get_experiment_by_name("mine") is not None
+        assert sorted(os.listdir(tmp_path)) == ["mlflow.db", "mlflow.db.lock"]
+
+    @pytest.mark.parametrize(
+        ("project", "cure"),
+        [("", "pip install -r requirements-local.txt"), ("a-b", "MLFLOW_TRACKING_URI")],
+    )
+    def test_where_mlflow_has_no_database_it_says_what_to_do_here(self, tmp_path, project, cure):
+        """CML's mlflow-skinny has none: advice to install another MLflow over it would break it."""
+        (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['sqlalchemy'] = None")
+        done = use_store(tmp_path, CDSW_PROJECT_ID=project, PYTHONPATH=str(tmp_path))
+        assert "MLflow could not create" in done.stderr
+        assert done.stderr.splitlines()[-1].endswith(cure)
 
     def test_a_folder_that_cannot_be_written_gives_the_reason(self, tmp_path):
         (tmp_path / "taken").write_text("a file where the working area should be")
         done = run_script("01_Experiment.py", tmp_path / "taken")
         assert done.returncode != 0
         assert str(tmp_path / "taken") in done.stderr
+
+
+def test_clean_removes_what_lessons_made_and_nothing_else(tmp_path, monkeypatch):
+    kept = ("data/mine.csv", "data/predictions-1.unfinished", "mlflow.db-backup", "notes.txt")
+    made = (
+        *("mlflow.db", "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm", "mlflow.db.lock"),
+        *("mlflow.db.new", "mlflow.db.new-journal", "mlflow.db.new-wal", "mlflow.db.new-shm"),
+        *("mlartifacts/1/model", "spark-warehouse/default/t", "spark-warehouse.lock"),
+        *(
+            "data/predictions.csv",
+            "data/.predictions-1.unfinished",
+            "data/.predictions-2.unfinished",
+        ),
+    )
+    area = tmp_path / "area [1]*"  # not a pattern
+    for name in (*kept, *made):
+        (area / name).parent.mkdir(parents=True, exist_ok=True)
+        (area / name).touch()
+    monkeypatch.setenv("CMLFLOW_WORKAREA", str(area))
+    removed = workarea.remove_what_lessons_made()
+    left = sorted(path.relative_to(area).as_posix() for path in area.rglob("*") if path.is_file())
+    assert left == sorted(kept)
+    assert len(removed) == len(made)
+    assert workarea.remove_what_lessons_made() == []
 
 
 class TestHowToOpenUi:
@@ -146,6 +268,10 @@ class TestHowToOpenUi:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example:8443/x")
         said = workarea.how_to_open_ui()
         assert said == "the MLflow UI of https://mlflow.example:8443/x"
+
+    def test_on_a_server_without_the_token_in_its_address(self, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example/x?token=SECRET#SECRET")
+        assert workarea.how_to_open_ui() == "the MLflow UI of https://mlflow.example/x"
 
 
 def test_remove_what_lessons_made_keeps_everything_else(tmp_path, monkeypatch):
@@ -191,3 +317,18 @@ def test_a_lesson_that_fails_in_a_run_marks_it_failed(work, script, experiment, 
     done = run_script(script, work)
     assert done.returncode != 0
     assert [run.info.status for run in runs_in(work, experiment)] == ["FAILED"]
+
+
+@pytest.mark.parametrize("typo", ["-alpha", "-a", "-fold"])
+def test_an_option_with_one_dash_is_refused_and_nothing_is_logged(work, typo):
+    done = run_script("01_Experiment.py", work, typo, "0.3")
+    assert done.returncode != 0
+    assert f"Unknown option {typo}." in done.stderr
+    assert runs_in(work, "wine-quality-test") == []
+
+
+def test_a_negative_number_is_a_value_not_an_option(monkeypatch):
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--shift", type=float)
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "--shift", "-0.5", "-f", "/run/kernel.json"])
+    assert options.parse(parser).shift == -0.5

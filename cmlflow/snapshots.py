@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 
 class SnapshotNotFound(LookupError):
-    """The table is empty, or has no snapshot of that id."""
+    """The table was never written to, or has no snapshot of that id."""
+
+
+class NotIceberg(RuntimeError):
+    """The table is of another format than Iceberg, so it has no snapshots."""
+
+
+class TableTaken(RuntimeError):
+    """A table of this name is there, and no lesson made it."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,19 @@ def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:
 
     Raises:
         MissingStep: the table does not exist.
+        NotIceberg: it is of another format.
         SnapshotNotFound: it was never written to.
     """
     _require_table(spark, table, made_by)
-    return _read(spark, table, f"JOIN {table}.refs r USING (snapshot_id) WHERE r.name = 'main'")
+    main = f"JOIN {table}.refs r USING (snapshot_id) WHERE r.name = 'main'"
+    snapshot = _read(spark, table, main, made_by)
+    if snapshot is None:
+        raise SnapshotNotFound(
+            f"{table} has no snapshot: it was created, but never written to.\n"
+            f"Expected: a table with rows, written by {made_by}.\n"
+            f"Run this first:  python {made_by}"
+        )
+    return snapshot
 
 
 def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str) -> Snapshot:
@@ -63,10 +80,19 @@ def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str) -> Sn
 
     Raises:
         MissingStep: the table does not exist.
+        NotIceberg: it is of another format.
         SnapshotNotFound: it has no such snapshot, or no longer: it may have expired.
     """
     _require_table(spark, table, made_by)
-    return _read(spark, table, f"WHERE snapshot_id = {int(snapshot_id)}")
+    snapshot = _read(spark, table, f"WHERE snapshot_id = {int(snapshot_id)}", made_by)
+    if snapshot is None:
+        known = ", ".join(known_ids(spark, table)) or "there are none"
+        raise SnapshotNotFound(
+            f"{table} has no snapshot {snapshot_id}: it never had, or it has expired.\n"
+            f"Expected: one of its snapshots: {known}.\n"
+            f"To see them, run in Spark:  SELECT * FROM {table}.snapshots"
+        )
+    return snapshot
 
 
 def known_ids(spark: SparkSession, table: str) -> list[str]:
@@ -75,9 +101,55 @@ def known_ids(spark: SparkSession, table: str) -> list[str]:
     return [str(row.snapshot_id) for row in rows]
 
 
-def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
+def require_ours(spark: SparkSession, table: str, made_by: str) -> None:
+    """Let a lesson replace a table only if a lesson made it: a shared lake has tables of others.
+
+    Nothing happens where there is no table of this name. A table that a lesson made says so in
+    its property `made_by`, for example `code/00_datagen.py`.
+
+    Args:
+        spark: a session from `cmlflow.spark.start_spark`.
+        table: catalog, namespace and name.
+        made_by: the lesson that wants to replace the table.
+
+    Raises:
+        TableTaken: the table is not by a lesson, or no Iceberg table.
+    """
+    if not _exists(spark, table):
+        return
+    another_name = f"edit TABLE at the top of {made_by}"
+    kind = _kind(spark, table)
+    if kind != "iceberg":
+        raise TableTaken(
+            f"{table} is there already, and no Iceberg table: its format is {kind}.\n"
+            "Expected: no table of this name, or an Iceberg table that a lesson made.\n"
+            f"To give the lesson's table another name,  {another_name}"
+        )
+    rows = spark.sql(f"SHOW TBLPROPERTIES {table}").collect()
+    maker = {row.key: row.value for row in rows}.get("made_by", "")
+    if not maker.startswith("code/"):
+        raise TableTaken(
+            f"{table} is there already, and no lesson made it: its property made_by is {maker!r}.\n"
+            f"Expected: one that a lesson made, or none; for another name, {another_name}.\n"
+            "To let the lesson replace it, run in Spark:  "
+            f"ALTER TABLE {table} SET TBLPROPERTIES ('made_by' = '{made_by}')"
+        )
+
+
+def _exists(spark: SparkSession, table: str) -> bool:
     # Without the catalog's name: with it, and in the form of two arguments, the answer is False.
-    if not spark.catalog.tableExists(table.removeprefix("spark_catalog.")):
+    return spark.catalog.tableExists(table.removeprefix("spark_catalog."))
+
+
+def _kind(spark: SparkSession, table: str) -> str:
+    """Return the format of a table in lower case, for example `iceberg`, or `view`."""
+    rows = spark.sql(f"DESCRIBE TABLE EXTENDED {table}").collect()
+    facts = {row.col_name: row.data_type for row in rows}  # the columns first, then the facts
+    return facts.get("Provider", facts.get("Type", "unknown")).lower()
+
+
+def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
+    if not _exists(spark, table):
         raise MissingStep(
             f"There is no table {table}.",
             f"an Iceberg table, written by {made_by}",
@@ -85,21 +157,28 @@ def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
         )
 
 
-def _read(spark: SparkSession, table: str, which: str) -> Snapshot:
-    # Everything in one query: read one by one, the facts could come from different states.
-    rows = spark.sql(
-        "SELECT snapshot_id, s.parent_id, unix_millis(s.committed_at) AS committed_ms, s.operation,"
-        " CAST(s.summary['total-records'] AS BIGINT) AS row_count,"
-        " CAST(coalesce(s.summary['total-delete-files'], '0') AS BIGINT) AS delete_files"
-        f" FROM {table}.snapshots s {which}"
-    ).collect()
+def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot | None:
+    from pyspark.sql.utils import AnalysisException
+
+    try:
+        # All in one query: read one by one, the facts could come from different states.
+        rows = spark.sql(
+            "SELECT snapshot_id, s.parent_id, unix_millis(s.committed_at) AS committed_ms,"
+            " s.operation, CAST(s.summary['total-records'] AS BIGINT) AS row_count,"
+            " CAST(coalesce(s.summary['total-delete-files'], '0') AS BIGINT) AS delete_files"
+            f" FROM {table}.snapshots s {which}"
+        ).collect()
+    except AnalysisException as error:
+        kind = _kind(spark, table)
+        if kind == "iceberg":
+            raise
+        raise NotIceberg(
+            f"{table} has no snapshots: its format is {kind}.\n"
+            f"Expected: an Iceberg table, written by {made_by}.\n"
+            f"To write one under another name, edit TABLE at the top and run:  python {made_by}"
+        ) from error
     if not rows:
-        known = ", ".join(known_ids(spark, table)) or "there are none"
-        raise SnapshotNotFound(
-            f"{table} has no such snapshot ({which.rpartition('WHERE ')[2]}).\n"
-            f"Expected: one of its snapshots: {known}.\n"
-            f"To see them, run in Spark:  SELECT * FROM {table}.snapshots"
-        )
+        return None
     (row,) = rows
     row_count = row.row_count
     if row_count is None or row.delete_files:  # the summary counts rows that delete files hide

@@ -100,14 +100,84 @@ def test_a_table_that_is_not_there_names_the_lesson_that_writes_it(spark):
 def test_a_table_that_was_never_written_to_says_so(spark):
     table = "spark_catalog.default.unwritten"
     spark.sql(f"CREATE TABLE {table} (id BIGINT) USING iceberg")
-    with pytest.raises(snapshots.SnapshotNotFound, match="there are none"):
+    with pytest.raises(snapshots.SnapshotNotFound) as caught:
         snapshots.current(spark, table, MADE_BY)
+    assert str(caught.value).splitlines() == [
+        f"{table} has no snapshot: it was created, but never written to.",
+        "Expected: a table with rows, written by code/lesson.py.",
+        "Run this first:  python code/lesson.py",
+    ]
+    with pytest.raises(snapshots.SnapshotNotFound, match="one of its snapshots: there are none"):
+        snapshots.by_id(spark, table, "42", MADE_BY)
 
 
 def test_an_unknown_id_lists_those_that_exist(spark, area):
     table = write(spark, "listed")
     with pytest.raises(snapshots.SnapshotNotFound) as caught:
         snapshots.by_id(spark, table, "42", MADE_BY)
-    assert f"{table} has no such snapshot (snapshot_id = 42)" in str(caught.value)
+    assert f"{table} has no snapshot 42: it never had, or it has expired." in str(caught.value)
     for snapshot in table_in(area, "listed").snapshots():
         assert str(snapshot.snapshot_id) in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def parquet(spark):
+    """A table of another format."""
+    spark.range(3).write.format("parquet").saveAsTable("default.plain")
+    return "spark_catalog.default.plain"
+
+
+@pytest.mark.parametrize("read", [snapshots.current, snapshots.by_id])
+def test_a_table_of_another_format_has_no_snapshots(spark, parquet, read):
+    which = [parquet] if read is snapshots.current else [parquet, "42"]
+    with pytest.raises(snapshots.NotIceberg) as caught:
+        read(spark, *which, MADE_BY)
+    what, expected, cure = str(caught.value).splitlines()
+    assert what == f"{parquet} has no snapshots: its format is parquet."
+    assert expected == "Expected: an Iceberg table, written by code/lesson.py."
+    assert cure.endswith("python code/lesson.py")
+
+
+class TestRequireOurs:
+    def replace(self, spark, table):
+        """What a lesson does with its table."""
+        snapshots.require_ours(spark, table, MADE_BY)
+        writer = spark.range(1).writeTo(table).using("iceberg")
+        writer.tableProperty("made_by", MADE_BY).createOrReplace()
+
+    def test_a_lesson_makes_its_table_and_replaces_it(self, spark):
+        table = "spark_catalog.default.ours"
+        for _ in range(2):
+            self.replace(spark, table)
+        assert spark.table(table).count() == 1
+
+    def test_another_lessons_table_may_be_replaced_too(self, spark):
+        table = write(spark, "of_another_lesson")
+        spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('made_by' = 'code/another.py')")
+        self.replace(spark, table)
+        assert spark.table(table).count() == 1
+
+    @pytest.mark.parametrize("maker", ["", "somebody/code/etl.py"])
+    def test_a_table_of_somebody_else_stays_until_its_owner_agrees(self, spark, maker):
+        table = write(spark, "theirs")
+        if maker:
+            spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('made_by' = '{maker}')")
+        with pytest.raises(snapshots.TableTaken) as caught:
+            self.replace(spark, table)
+        assert spark.table(table).count() == 5
+        what, expected, cure = str(caught.value).splitlines()
+        assert what == (
+            f"{table} is there already, and no lesson made it: its property made_by is {maker!r}."
+        )
+        assert "edit TABLE at the top of code/lesson.py" in expected
+        spark.sql(cure.partition("run in Spark:  ")[2])
+        self.replace(spark, table)
+        assert spark.table(table).count() == 1
+
+    def test_a_table_of_another_format_stays(self, spark, parquet):
+        with pytest.raises(snapshots.TableTaken) as caught:
+            self.replace(spark, parquet)
+        what, _, cure = str(caught.value).splitlines()
+        assert what == f"{parquet} is there already, and no Iceberg table: its format is parquet."
+        assert cure.endswith("edit TABLE at the top of code/lesson.py")
+        assert spark.table(parquet).count() == 3

@@ -209,7 +209,8 @@ class TestStore:
         done = use_store(tmp_path, "mine")
         assert done.returncode == 0, done.stderr[-2000:]
         assert client_of(tmp_path).get_experiment_by_name("mine") is not None
-        assert sorted(os.listdir(tmp_path)) == ["mlflow.db", "mlflow.db.lock"]
+        left = sorted(path.name for path in tmp_path.glob("mlflow.db*"))
+        assert left == ["mlflow.db", "mlflow.db.lock"]
 
     @pytest.mark.parametrize(
         ("project", "cure"),

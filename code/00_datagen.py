@@ -3,7 +3,8 @@
 
 You learn  how data reach an Iceberg table through a CML data connection
 Reads      nothing
-Writes     Iceberg table spark_catalog.default.transactions: 10,000 rows, 12 columns
+Writes     Iceberg table spark_catalog.default.transactions: 10,000 rows, 12 columns;
+           a table of this name is replaced only if a lesson made it
 Needs      Spark (in CML: a session with the Spark add-on); about 15 seconds
 Run        python code/00_datagen.py [--rows 10000] [--seed 42] [--append]
 
@@ -22,11 +23,12 @@ guessing gets 0.50 and 0.07 (on a million rows). Whoever reports clearly more ha
 # not used: there, Spark runs locally and writes below `spark-warehouse/`.
 import argparse
 
-from cmlflow import options, workarea
+from cmlflow import options, snapshots, workarea
 from cmlflow.spark import SparkMissing, start_spark
 
 CONNECTION_NAME = "go01-aw-dl"
 TABLE = "spark_catalog.default.transactions"
+LESSON = "code/00_datagen.py"
 FIRST_DAY = 1704067200  # 2024-01-01 00:00 UTC, in seconds since 1970
 DAYS_PER_BATCH = 30
 
@@ -102,33 +104,55 @@ def transactions(first_id, first_second, rows, seed):
 
 # %%
 #
-# Write the table
-# ---------------
-# `createOrReplace` puts a new table in the place of the old one in a single commit: until then
-# readers see the old rows, and a crash half-way leaves them untouched. `--append` adds rows that
-# were not there before: later dates, the next ids, and another seed.
+# Where the rows begin
+# --------------------
+# A data lake is shared, and others may have a table of this name too. Ours says who made it, in
+# its property `made_by`; any other is left alone. `--append` adds rows that were not there
+# before: later dates, the next ids, and another seed.
 if spark is not None:
+    snapshots.require_ours(spark, TABLE, made_by=LESSON)
     first_id, first_second, seed = 0, FIRST_DAY, args.seed
     if args.append:
         if not spark.catalog.tableExists("default.transactions"):
             raise workarea.MissingStep(
                 f"--append found no table {TABLE}.",
                 "a table with a first batch",
-                "python code/00_datagen.py",
+                f"python {LESSON}",
             )
         last_id, last_second = (
             spark.table(TABLE)
             .select(F.max("transaction_id"), F.max(F.unix_timestamp("transaction_time")))
             .first()
         )
-        first_id, first_second = last_id + 1, (last_second // 86_400 + 1) * 86_400
-        seed = args.seed + first_id
+        if last_id is not None:  # None: the table has no rows, so this is its first batch
+            first_id, first_second = last_id + 1, (last_second // 86_400 + 1) * 86_400
+            seed = args.seed + first_id
 
+# %%
+#
+# Write the table
+# ---------------
+# `createOrReplace` puts a new table in the place of the old one in a single commit: until then
+# readers see the old rows, and a crash half-way leaves them untouched. `append` is one commit too.
+# But Iceberg knows no keys: two sessions that append to a shared lake at the same time may both
+# find the same last id, and both batches stay. So we count our ids afterwards. Every commit is a
+# snapshot, and the table can be rolled back to the one before.
+if spark is not None:
     batch = transactions(first_id, first_second, args.rows, seed)
     if args.append:
         batch.writeTo(TABLE).append()
     else:
-        batch.writeTo(TABLE).using("iceberg").createOrReplace()
+        batch.writeTo(TABLE).using("iceberg").tableProperty("made_by", LESSON).createOrReplace()
+    ours = F.col("transaction_id").between(first_id, first_id + args.rows - 1)
+    found = spark.table(TABLE).where(ours).count()
+    if found > args.rows:
+        before = snapshots.current(spark, TABLE, made_by=LESSON).parent_id
+        raise RuntimeError(
+            f"{found} rows of {TABLE} have the {args.rows} ids from {first_id}: another session "
+            "appended at the same time.\nExpected: every id once.\n"
+            "To undo the last append, run in Spark:  CALL spark_catalog.system."
+            f"rollback_to_snapshot('default.transactions', {before})"
+        )
     print(f"{args.rows} rows with ids from {first_id}, seed {seed}")
 
 # %%

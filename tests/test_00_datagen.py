@@ -1,10 +1,15 @@
+import re
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import (
+    CODE,
     STANDINS,
+    CellFailed,
+    Kernel,
     run_script,
     start_script,
     stop_in_the_middle,
@@ -16,6 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from cmlflow.spark import iceberg_jar
 
 pytestmark = pytest.mark.once
 
@@ -63,6 +70,7 @@ class TestTable:
     def test_a_rerun_replaces_the_table(self, area, snapshot_ids):
         again = table_in(area, TABLE).snapshot_by_id(snapshot_ids[1])
         assert again.summary["total-records"] == str(ROWS)
+        assert table_in(area, TABLE).properties["made_by"] == f"code/{SCRIPT}"
         assert again.parent_snapshot_id is None
 
     def test_the_key_is_unique_and_counts_from_zero(self, first):
@@ -147,6 +155,83 @@ def test_an_interrupt_or_a_kill_in_the_middle_leaves_the_table_as_it_was(tmp_pat
     assert len(rows_of(tmp_path)) == 200
 
 
+def in_a_lake(work):
+    """The environment of a CML session whose data connection leads to tables below `work`."""
+    return {
+        "CDSW_PROJECT_ID": "abcd-efgh-ijkl-mnop",
+        "CONNECTION_NAME": "test-lake",
+        "PYTHONPATH": str(STANDINS),
+        "ICEBERG_JAR": str(iceberg_jar()),
+        "LAKE": str(work / "spark-warehouse"),
+    }
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    """One session appends to an emptied table, then to one that others append to meanwhile."""
+    work = tmp_path_factory.mktemp("lake")
+    extra = in_a_lake(work)
+    succeed(SCRIPT, work, "--rows", "20", **extra)
+    cells = (CODE / SCRIPT).read_text(encoding="utf-8").split("\n# %%\n")
+    look, write = (
+        next(number for number, cell in enumerate(cells) if text in cell)
+        for text in ("last_id, last_second", ".append()")
+    )
+    seen = SimpleNamespace(work=work)
+    with Kernel(work, **extra) as kernel:
+        kernel.run_cell("import sys; sys.argv += ['--append', '--rows', '10']")
+        for cell in cells[:look]:
+            kernel.run_cell(cell)
+        kernel.run_cell("spark.sql(f'DELETE FROM {TABLE}')")
+        seen.first_batch = kernel.run_cell(cells[look]) + kernel.run_cell(cells[write])
+        seen.after_first_batch = rows_of(work)
+
+        kernel.run_cell(cells[look])  # the last id is 9, and the next session finds the same
+        succeed(SCRIPT, work, "--append", "--rows", "7", **extra)
+        with pytest.raises(CellFailed) as failed:
+            kernel.run_cell(cells[write])
+        seen.error = re.search(r"RuntimeError\S*: ((?:.+\n){2}.+)", str(failed.value))[1]
+        seen.doubled = rows_of(work)
+        seen.snapshots = [snapshot.snapshot_id for snapshot in table_in(work, TABLE).snapshots()]
+        kernel.run_cell(f"spark.sql({seen.error.rpartition('run in Spark:  ')[2]!r})")
+        seen.undone = rows_of(work)
+
+        kernel.run_cell("spark.sql(f\"ALTER TABLE {TABLE} SET TBLPROPERTIES ('made_by' = 'me')\")")
+        with pytest.raises(CellFailed) as failed:
+            kernel.run_cell(cells[look])
+        seen.refused_append = str(failed.value)
+    seen.refused = run_script(SCRIPT, work, "--rows", "5", **extra)
+    return seen
+
+
+@pytest.mark.spark
+class TestInALakeWithOthers:
+    def test_a_batch_for_an_empty_table_is_its_first(self, lake):
+        assert "10 rows with ids from 0, seed 42" in lake.first_batch
+        assert lake.after_first_batch["transaction_id"].tolist() == list(range(10))
+        assert str(lake.after_first_batch["transaction_time"].min()).startswith("2024-01-")
+
+    def test_two_sessions_that_append_at_once_are_told_apart_by_their_ids(self, lake):
+        assert len(lake.doubled) == 27 and lake.doubled["transaction_id"].nunique() == 20
+        assert lake.error.splitlines() == [
+            "17 rows of spark_catalog.default.transactions have the 10 ids from 10: "
+            "another session appended at the same time.",
+            "Expected: every id once.",
+            "To undo the last append, run in Spark:  CALL spark_catalog.system."
+            f"rollback_to_snapshot('default.transactions', {lake.snapshots[-2]})",
+        ]
+
+    def test_the_command_it_names_undoes_its_append_and_no_other(self, lake):
+        assert lake.undone["transaction_id"].tolist() == list(range(17))
+
+    def test_a_table_that_no_lesson_made_is_left_alone(self, lake):
+        assert lake.refused.returncode != 0
+        for error in (lake.refused.stderr, lake.refused_append):
+            assert "TableTaken" in error
+            assert "spark_catalog.default.transactions is there already" in error
+        pd.testing.assert_frame_equal(rows_of(lake.work), lake.undone)
+
+
 def test_without_spark_it_says_so_in_one_line_and_ends_well(tmp_path):
     printed = succeed(SCRIPT, tmp_path, PYTHONPATH=str(STANDINS / "no_pyspark"))
     (line,) = printed.splitlines()
@@ -175,8 +260,6 @@ class TestInCml:
     """With the package `cml` there, Spark comes from the data connection."""
 
     def run(self, work, lake, **extra):
-        from cmlflow.spark import iceberg_jar
-
         return run_script(
             SCRIPT,
             work,

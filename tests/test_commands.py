@@ -84,10 +84,11 @@ class TestTutorial:
         assert "00 - " not in done.stdout
         assert "Traceback" not in done.stderr
 
-    def test_ctrl_c_names_the_lesson_and_lets_it_end_by_itself(self, work):
+    @pytest.mark.parametrize("options", [(), ("--verbose",)], ids=["quiet", "verbose"])
+    def test_ctrl_c_names_the_lesson_and_lets_it_end_by_itself(self, work, options):
         os.mkfifo(work / "go")
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tutorial.py")],
+            [sys.executable, str(ROOT / "tutorial.py"), *options],
             cwd=work,
             env=clean_environment(work, PYTHONPATH=str(STANDINS / "slow_end"), SLOW_END=str(work)),
             stdout=subprocess.PIPE,
@@ -114,6 +115,7 @@ class TestTutorial:
         assert (work / "ended").exists()
         assert "Traceback" not in said
         assert tutorial.title("01_Active_Experiment.py") not in said
+        assert ("the lesson has ended\n\nStopped." in said) == bool(options)  # in this order
         assert said.endswith(f"again:  {sys.executable} {ROOT}/tutorial.py\n")
 
     def test_commands_are_given_as_one_types_them_in_the_current_folder(self, monkeypatch):

@@ -20,6 +20,7 @@ def end_slowly():
         (folder / "ending").touch()
         (folder / "go").read_text()  # waits until somebody writes
         (folder / "ended").touch()
+        print("the lesson has ended", flush=True)
 
 
 atexit.register(end_slowly)

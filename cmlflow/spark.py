@@ -132,6 +132,7 @@ def _connect(data_v1, name: str) -> SparkSession:
             "To choose another connection, set the environment variable:  CONNECTION_NAME=<name>"
         ) from error
     _require_iceberg(spark)
+    spark.conf.set("spark.cmlflow.catalog", name)  # what a dataset says of where its table is
     return spark
 
 
@@ -171,6 +172,7 @@ def _start_local_spark() -> SparkSession:
         "spark.sql.warehouse.dir": _hadoop_uri(workarea.path("spark-warehouse")),
         "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
         "spark.sql.session.timeZone": "UTC",
+        "spark.cmlflow.catalog": workarea.path("spark-warehouse").as_uri(),
     }
     builder = SparkSession.builder.master("local[*]").appName("cmlflow")
     for key, value in settings.items():

@@ -49,6 +49,7 @@ def test_the_facts_are_those_in_the_tables_own_metadata(spark, area):
         committed_at=datetime.fromtimestamp(second.timestamp_ms / 1000, timezone.utc),
         operation="append",
         row_count=5,
+        catalog=(area / "spark-warehouse").as_uri(),
     )
     old = snapshots.by_id(spark, table, str(first.snapshot_id), MADE_BY)
     assert (old.row_count, old.parent_id) == (3, None)

@@ -1,7 +1,11 @@
-"""The facts of one snapshot of an Iceberg table."""
+"""One snapshot of an Iceberg table: its facts, and the Iceberg tag that keeps it.
+
+As an MLflow dataset it is made by `mlflow.data.from_iceberg`; see `cmlflow.snapshots.dataset`.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SnapshotNotFound(LookupError):
-    """The table was never written to, or has no snapshot of that id."""
+    """The table was never written to, or has no snapshot of that id, or no longer."""
 
 
 class NotIceberg(RuntimeError):
@@ -22,6 +26,10 @@ class NotIceberg(RuntimeError):
 
 class TableTaken(RuntimeError):
     """A table of this name is there, and no lesson made it."""
+
+
+class PinTaken(ValueError):
+    """The Iceberg tag of this model version already keeps another snapshot."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Snapshot:
         committed_at: time of the commit, UTC, to the millisecond.
         operation: what Iceberg calls the write: append, overwrite, replace or delete.
         row_count: rows of the table in this snapshot.
+        catalog: what `spark_catalog` was when the table was read: the name of a CML data
+            connection, or the warehouse folder of a laptop as a URI.
     """
 
     table: str
@@ -43,6 +53,7 @@ class Snapshot:
     committed_at: datetime
     operation: str
     row_count: int
+    catalog: str
 
     @property
     def committed_at_iso(self) -> str:
@@ -75,8 +86,14 @@ def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:
     return snapshot
 
 
-def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str) -> Snapshot:
+def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str = "") -> Snapshot:
     """Return one snapshot of the table by its id; for the other arguments see `current`.
+
+    Args:
+        spark: as in `current`.
+        table: as in `current`.
+        snapshot_id: digits, as text.
+        made_by: as in `current`; empty where nobody knows.
 
     Raises:
         MissingStep: the table does not exist.
@@ -149,12 +166,24 @@ def _kind(spark: SparkSession, table: str) -> str:
 
 
 def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
-    if not _exists(spark, table):
+    if _exists(spark, table):
+        return
+    if made_by:
         raise MissingStep(
             f"There is no table {table}.",
             f"an Iceberg table, written by {made_by}",
             f"python {made_by}",
         )
+    raise SnapshotNotFound(
+        f"There is no table {table} in {_catalog_of(spark)}, hence no snapshot of it.\n"
+        "Expected: the catalog in which the table was written.\n"
+        "To choose it, set the environment variable:  CONNECTION_NAME=<name> in CML, "
+        "CMLFLOW_WORKAREA=<folder> on a laptop"
+    )
+
+
+def _catalog_of(spark: SparkSession) -> str:
+    return spark.conf.get("spark.cmlflow.catalog", "unknown")
 
 
 def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot | None:
@@ -174,8 +203,9 @@ def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot
             raise
         raise NotIceberg(
             f"{table} has no snapshots: its format is {kind}.\n"
-            f"Expected: an Iceberg table, written by {made_by}.\n"
-            f"To write one under another name, edit TABLE at the top and run:  python {made_by}"
+            f"Expected: an Iceberg table, written by {made_by or 'a lesson'}.\n"
+            "To write one under another name, edit TABLE at the top and run:  "
+            f"python {made_by or '<the lesson>'}"
         ) from error
     if not rows:
         return None
@@ -191,4 +221,48 @@ def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot
         committed_at=epoch + timedelta(milliseconds=row.committed_ms),
         operation=row.operation,
         row_count=row_count,
+        catalog=_catalog_of(spark),
     )
+
+
+def pin_name(model: str, version: int | str) -> str:
+    """Return the name of the Iceberg tag of a model version, for example `wine-forest-v3`.
+
+    Letters, digits and hyphens stay, any other character becomes its number between underscores:
+    two models never share a name.
+    """
+    legal = re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):x}_", model)
+    return f"{legal}-v{int(version)}"
+
+
+def pin(spark: SparkSession, table: str, snapshot_id: str, model: str, version: int | str) -> str:
+    """Keep a snapshot for a registered model: give it an Iceberg tag, which never expires here.
+
+    `expire_snapshots` removes snapshots that no branch and no tag points at. To do it again is
+    harmless.
+
+    Returns:
+        The name of the tag.
+
+    Raises:
+        SnapshotNotFound: the table or the snapshot is not there.
+        PinTaken: the tag keeps another snapshot; it stays as it is.
+    """
+    snapshot = by_id(spark, table, snapshot_id)
+    name = pin_name(model, version)
+    found = spark.sql(f"SELECT snapshot_id FROM {table}.refs WHERE name = '{name}'").collect()
+    if not found:
+        spark.sql(f"ALTER TABLE {table} CREATE TAG `{name}` AS OF VERSION {snapshot.snapshot_id}")
+    elif str(found[0].snapshot_id) != snapshot_id:
+        raise PinTaken(
+            f"The Iceberg tag {name} of {table} keeps snapshot {found[0].snapshot_id}, "
+            f"not {snapshot_id}.\n"
+            "Expected: model versions of one registry only; was its database removed?\n"
+            f"To free the name, run in Spark:  ALTER TABLE {table} DROP TAG `{name}`"
+        )
+    return name
+
+
+def unpin(spark: SparkSession, table: str, model: str, version: int | str) -> None:
+    """Drop the Iceberg tag of a model version that was deleted; harmless if there is none."""
+    spark.sql(f"ALTER TABLE {table} DROP TAG IF EXISTS `{pin_name(model, version)}`")

@@ -1,0 +1,139 @@
+"""A snapshot as an MLflow dataset: `mlflow.data.from_iceberg`, `mlflow.data.get_source`.
+
+MLflow imports this module itself, by the package's entry points, while it imports `mlflow.data`.
+Use it through `mlflow.data`: imported before MLflow, it would meet itself half-way.
+"""
+
+# No `from __future__ import annotations` here: MLflow reads the return type of `from_iceberg`.
+import json
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from mlflow.data.dataset import Dataset
+from mlflow.data.dataset_source import DatasetSource
+
+from cmlflow.snapshots import Snapshot, by_id
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.types import Schema
+    from pyspark.sql import DataFrame
+
+
+class IcebergSource(DatasetSource):
+    """Where the rows of an MLflow dataset are: one snapshot of one Iceberg table.
+
+    MLflow finds this class by the entry point `mlflow.dataset_source` of the package, so that
+    `mlflow.data.get_source(run.inputs.dataset_inputs[0])` works in any process.
+
+    Attributes:
+        table: catalog, namespace and name, for example `spark_catalog.default.training`.
+        snapshot_id: digits, as text.
+        catalog: see `Snapshot.catalog`. In CML `load` takes it for the data connection, unless
+            CONNECTION_NAME names another.
+    """
+
+    def __init__(self, table: str, snapshot_id: str, catalog: str) -> None:
+        # They come back from a store and go into SQL: nothing but a name and a number may.
+        if not re.fullmatch(r"\w+(\.\w+)+", table) or not re.fullmatch(r"\d+", snapshot_id):
+            raise ValueError(
+                f"Table {table!r} with snapshot {snapshot_id!r} is no Iceberg source.\n"
+                "Expected: catalog.namespace.name, and digits.\n"
+                "To see what a run names, run:  python code/08_Reproduce_Run.py --help"
+            )
+        self.table, self.snapshot_id, self.catalog = table, snapshot_id, catalog
+
+    def load(self) -> "DataFrame":
+        """Return exactly the rows of the snapshot, in no particular order.
+
+        Raises:
+            SnapshotNotFound: the catalog has no such table, or the table no such snapshot any
+                more; the message lists those that it has.
+        """
+        from cmlflow.spark import start_spark
+
+        spark = start_spark(self.catalog)
+        by_id(spark, self.table, self.snapshot_id)
+        return spark.sql(f"SELECT * FROM {self.table} VERSION AS OF {self.snapshot_id}")
+
+    def to_dict(self) -> dict[str, str]:
+        """Return table, snapshot id and catalog: names only, never a credential."""
+        return {"table": self.table, "snapshot_id": self.snapshot_id, "catalog": self.catalog}
+
+    @classmethod
+    def from_dict(cls, source_dict: dict[Any, Any]) -> "IcebergSource":
+        """Return the source that `to_dict` described."""
+        return cls(**{name: source_dict[name] for name in ("table", "snapshot_id", "catalog")})
+
+    @staticmethod
+    def _get_source_type() -> str:
+        return "iceberg"
+
+    @staticmethod
+    def _can_resolve(raw_source: Any) -> bool:
+        return False  # no other object turns into a snapshot by itself
+
+    @classmethod
+    def _resolve(cls, raw_source: Any) -> "IcebergSource":
+        raise NotImplementedError("An IcebergSource is made from a table and a snapshot id.")
+
+
+class IcebergDataset(Dataset):
+    """The rows of one snapshot, as `mlflow.log_input` takes them; made by `from_iceberg`."""
+
+    def __init__(
+        self, source: IcebergSource, schema: "Schema", row_count: int, name: str, digest: str
+    ) -> None:
+        self._schema, self._row_count = schema, row_count
+        super().__init__(source, name, digest)
+
+    @property
+    def schema(self) -> "Schema":
+        """Columns with their types."""
+        return self._schema
+
+    @property
+    def profile(self) -> dict[str, int]:
+        """The number of rows."""
+        return {"num_rows": self._row_count}
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what MLflow stores: texts, the schema and the profile as JSON."""
+        return super().to_dict() | {
+            "schema": json.dumps({"mlflow_colspec": self.schema.to_dict()}),
+            "profile": json.dumps(self.profile),
+        }
+
+    def _compute_digest(self) -> str:
+        return self.source.snapshot_id
+
+
+def from_iceberg(
+    rows: "pd.DataFrame | DataFrame",
+    snapshot: Snapshot,
+    name: str | None = None,
+    digest: str | None = None,
+) -> IcebergDataset:
+    """Describe one snapshot as an MLflow dataset, for `mlflow.log_input`.
+
+    Args:
+        rows: the rows of the snapshot, or some of them: they tell the columns and their types.
+        snapshot: from `current` or `by_id`; its row count is the dataset's.
+        name: by default the name of the table.
+        digest: by default the snapshot id, 19 of the 36 characters that MLflow allows. Then
+            `mlflow.search_runs(filter_string="dataset.digest = '<id>'")` finds the models that
+            were trained on the snapshot.
+    """
+    from mlflow.models import infer_signature
+
+    with warnings.catch_warnings():  # a hint on integers, which concerns scoring only
+        warnings.simplefilter("ignore", UserWarning)
+        schema = infer_signature(rows).inputs
+    return IcebergDataset(
+        IcebergSource(snapshot.table, snapshot.snapshot_id, snapshot.catalog),
+        schema,
+        snapshot.row_count,
+        name or snapshot.table,
+        digest or snapshot.snapshot_id,
+    )

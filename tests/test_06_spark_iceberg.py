@@ -1,11 +1,21 @@
+import json
+import re
 import signal
+import sqlite3
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import mlflow
 import pytest
 from conftest import (
+    CODE,
+    LIMIT,
     STANDINS,
+    CellFailed,
+    Kernel,
+    clean_environment,
     client_of,
     files_of,
     run_script,
@@ -159,9 +169,110 @@ def test_the_loaded_model_scores_texts_it_has_not_seen(lesson):
     )
 
 
-def test_it_prints_the_history_of_the_table(lesson):
-    for snapshot in lesson.table.snapshots():
-        assert str(snapshot.snapshot_id) in lesson.printed
+def test_it_prints_the_history_of_the_table_newest_first(lesson):
+    ids = [str(snapshot.snapshot_id) for snapshot in lesson.table.snapshots()]
+    history = lesson.printed.partition("The history of")[2].splitlines()
+    printed = [line.split("|")[2].strip() for line in history if re.match(r"\|\d{4}-", line)]
+    assert printed == ids[:-11:-1]
+
+
+def test_each_run_has_its_snapshot_as_a_dataset(lesson):
+    for run in lesson.second.values():
+        (used,) = run.inputs.dataset_inputs
+        assert used.dataset.name == "spark_catalog.default.training"
+        assert used.dataset.digest == run.data.tags["iceberg_snapshot_id"]
+        assert json.loads(used.dataset.profile) == {"num_rows": int(run.data.tags["row_count"])}
+        schema = json.loads(used.dataset.schema)["mlflow_colspec"]
+        assert [column["name"] for column in schema] == ["id", "text", "label"]
+
+
+def test_the_snapshot_finds_the_models_that_were_trained_on_it(lesson):
+    snapshot_id = lesson.second["experiment-1"].data.tags["iceberg_snapshot_id"]
+    found = re.findall(
+        rf"^trained on snapshot {snapshot_id}: (\S+), run (\w+)$", lesson.printed, re.M
+    )
+    assert found == [
+        (name, lesson.second[name].info.run_id) for name in ("experiment-1", "experiment-3")
+    ]
+
+
+def test_a_word_that_the_model_has_never_seen_weighs_nothing(lesson):
+    """What the text says of the first of the four: it counts as `spark` alone."""
+    run = lesson.second["experiment-3"]
+    code = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/training.py")
+    script = (
+        "import sys, mlflow\n"
+        "from cmlflow import workarea\n"
+        "from cmlflow.spark import start_spark\n"
+        "spark = start_spark('any')\n"
+        "workarea.use_store()\n"
+        "model = mlflow.spark.load_model(sys.argv[1], dfs_tmpdir=str(workarea.path('spark-tmp')))\n"
+        "exec(sys.argv[2])\n"
+        "texts = [(0, 'spark i j k'), (1, 'spark'), (2, 'spark hadoop spark')]\n"
+        "print(*predict(model, spark.createDataFrame(texts, 'id LONG, text STRING')))\n"
+        "weights = model.stages[-1].coefficients.toArray()\n"
+        "print(weights.max(), model.stages[-1].intercept)\n"
+    )
+    uri = f"runs:/{run.info.run_id}/model"
+    done = subprocess.run(
+        [sys.executable, "-c", script, uri, code],
+        env=clean_environment(lesson.work),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, alone, twice, weight, start = map(float, done.stdout.split())
+    assert first == alone < 0.5 < twice
+    assert (round(weight, 1), round(start, 1)) == (2.8, -3.2)
+
+
+def test_a_store_that_refuses_datasets_is_told_in_one_line_and_the_tags_carry_the_facts(work):
+    """As a managed store may: here the database itself refuses each input."""
+    with sqlite3.connect(work / "mlflow.db") as store:
+        store.execute(
+            "CREATE TRIGGER no_inputs BEFORE INSERT ON inputs "
+            "BEGIN SELECT RAISE(ABORT, 'this store has no inputs'); END"
+        )
+    store.close()
+    printed = succeed(SCRIPT, work)
+    assert printed.count("No dataset: this store refused it") == 3
+    for run in runs_in(work, EXPERIMENT):
+        assert run.inputs.dataset_inputs == []
+        assert run.info.status == "FINISHED"
+    runs = by_name(runs_in(work, EXPERIMENT))
+    snapshot_id = runs["experiment-1"].data.tags["iceberg_snapshot_id"]
+    for name in ("experiment-1", "experiment-3"):  # found by their tags
+        line = f"trained on snapshot {snapshot_id}: {name}, run {runs[name].info.run_id}\n"
+        assert line in printed
+
+
+def test_a_table_that_is_somebody_elses_is_not_replaced(work):
+    script = (
+        "from cmlflow.spark import start_spark\n"
+        "spark = start_spark('any')\n"
+        "spark.range(3).writeTo('spark_catalog.default.training').using('iceberg').create()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], env=clean_environment(work), check=True, timeout=LIMIT
+    )
+    done = run_script(SCRIPT, work)
+    assert done.returncode != 0
+    assert "TableTaken" in done.stderr
+    assert len(table_in(work, "training").scan().to_arrow()) == 3
+    assert runs_in(work, EXPERIMENT) == []
+
+
+def test_a_write_by_somebody_else_in_between_is_noticed(work):
+    """The lesson, with one more append between its own two writes."""
+    lesson = (CODE / SCRIPT).read_text(encoding="utf-8")
+    ours = "spark.createDataFrame(new_rows, COLUMNS).writeTo(TABLE).append()\n"
+    assert lesson.count(ours) == 1
+    between = 'spark.createDataFrame([(9, "theirs", 0.0)], COLUMNS).writeTo(TABLE).append()\n'
+    with Kernel(work) as kernel, pytest.raises(CellFailed, match="Somebody else wrote to"):
+        for cell in lesson.replace(ours, between + ours).split("\n# %%\n"):
+            kernel.run_cell(cell)
+    assert [run.info.run_name for run in runs_in(work, EXPERIMENT)] == ["experiment-1"]
 
 
 def test_a_rerun_takes_the_first_snapshot_of_its_own_pass(lesson):
@@ -204,4 +315,6 @@ def test_it_leaves_nothing_in_the_folder_for_spark(lesson):
 def test_without_spark_it_says_what_to_install_and_writes_nothing(work):
     done = run_script(SCRIPT, work, PYTHONPATH=str(STANDINS / "no_pyspark"))
     assert done.returncode != 0
+    assert "pyspark is not installed" in done.stderr
+    assert "run:  pip install -r requirements-local.txt" in done.stderr
     assert client_of(work).get_experiment_by_name(EXPERIMENT) is None

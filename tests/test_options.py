@@ -1,18 +1,36 @@
 import argparse
+import os
+import re
 import sys
 
 import pytest
+from conftest import CODE
 
 from cmlflow import options
 
 pytestmark = pytest.mark.once
 
 
+def make_parser(exit_on_error=False):
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=exit_on_error)
+    parser.add_argument("--folds", type=int, default=3, help="number of parts")
+    parser.add_argument("--penalty", type=options.whole_number(1, 9), default=2, help="1 to 9")
+    parser.add_argument("--kind", choices=["a", "b"], default="a", help="a or b")
+    parser.add_argument("--batch-file", help="a file")
+    parser.add_argument("--append", action="store_true", help="add to what is there")
+    return parser
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    """The environment of the tests may choose options: not here."""
+    for name in [name for name in os.environ if name.startswith("CMLFLOW_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def parser():
-    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--folds", type=int, default=3)
-    return parser
+    return make_parser()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +55,130 @@ def test_a_misspelt_option_is_an_error_that_lists_the_options(parser, monkeypatc
     assert "python lesson.py --help" in str(caught.value)
 
 
-def test_a_value_of_the_wrong_type_is_an_error_that_a_kernel_survives(parser, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["lesson.py", "--folds", "many"])
-    with pytest.raises(argparse.ArgumentError, match="invalid int value: 'many'"):
+def test_a_stray_word_is_an_error_because_an_option_was_forgotten(parser, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "5"])
+    with pytest.raises(options.UnknownOption, match=r"Unknown option 5\."):
         options.parse(parser)
+
+
+@pytest.mark.parametrize("exit_on_error", [False, True])
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--folds", "many"], "--folds: invalid int value: 'many'."),
+        (["--folds"], "--folds: expected one argument."),
+        (["--penalty", "0"], "--penalty: 0 is not a whole number from 1 to 9."),
+        (["--kind", "c"], "--kind: invalid choice: 'c' "),
+    ],
+)
+def test_a_bad_value_is_an_error_of_three_lines_that_a_kernel_survives(
+    monkeypatch, exit_on_error, words, problem
+):
+    monkeypatch.setattr(sys, "argv", ["lesson.py", *words])
+    with pytest.raises(options.BadValue) as caught:
+        options.parse(make_parser(exit_on_error))
+    first, second, third = str(caught.value).splitlines()
+    assert problem in first
+    assert second.startswith("Expected: ")
+    assert third == "To see what each option does, run:  python lesson.py --help"
+
+
+def test_the_second_line_is_the_help_of_the_option(parser, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "--folds=many"])
+    with pytest.raises(options.BadValue, match=r"\nExpected: number of parts\.\n"):
+        options.parse(parser)
+
+
+def test_a_required_option_left_out_is_an_error_that_a_kernel_survives(parser, monkeypatch):
+    parser.add_argument("--run", required=True)
+    monkeypatch.setattr(sys, "argv", ["lesson.py"])
+    with pytest.raises(options.BadValue, match="required: --run") as caught:
+        options.parse(parser)
+    assert len(str(caught.value).splitlines()) == 3
+    monkeypatch.setenv("CMLFLOW_RUN", "abc")
+    assert options.parse(parser).run == "abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "option", "value"),
+    [
+        ("CMLFLOW_FOLDS", "7", "folds", 7),
+        ("CMLFLOW_FOLDS", "-7", "folds", -7),
+        ("CMLFLOW_FOLDS", " 7 ", "folds", 7),
+        ("CMLFLOW_FOLDS", "", "folds", 3),  # set, but left blank
+        ("CMLFLOW_FOLDS", "  ", "folds", 3),
+        ("CMLFLOW_BATCH_FILE", " wines.csv ", "batch_file", "wines.csv"),
+        ("CMLFLOW_BATCH_FILE", "a b=c.csv", "batch_file", "a b=c.csv"),
+        ("CMLFLOW_BATCH_FILE", "--append", "batch_file", "--append"),
+        ("CMLFLOW_APPEND", "1", "append", True),
+        ("CMLFLOW_APPEND", "True", "append", True),
+        ("CMLFLOW_APPEND", "0", "append", False),
+        ("CMLFLOW_APPEND", "false", "append", False),
+        ("CMLFLOW_APPEND", "", "append", False),
+    ],
+)
+def test_an_environment_variable_sets_an_option(parser, monkeypatch, name, text, option, value):
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "-f", "/run/kernel-1.json"])
+    monkeypatch.setenv(name, text)
+    assert getattr(options.parse(parser), option) == value
+
+
+@pytest.mark.parametrize("text", ["7", "many"])
+@pytest.mark.parametrize("words", [["--folds", "5"], ["--folds=5"]])
+def test_the_command_line_wins_whatever_the_variable_says(parser, monkeypatch, text, words):
+    monkeypatch.setattr(sys, "argv", ["lesson.py", *words])
+    monkeypatch.setenv("CMLFLOW_FOLDS", text)
+    assert options.parse(parser).folds == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("CMLFLOW_FOLDS", "many", "the environment variable for --folds: invalid int value"),
+        ("CMLFLOW_PENALTY", "10", "for --penalty: 10 is not a whole number from 1 to 9."),
+        ("CMLFLOW_KIND", "c", "for --kind: invalid choice: 'c' "),
+        ("CMLFLOW_APPEND", "yes", "for --append: yes is not 1, true, 0 or false."),
+    ],
+)
+def test_a_bad_value_in_a_variable_is_an_error_that_names_it(monkeypatch, name, text, problem):
+    monkeypatch.setattr(sys, "argv", ["lesson.py"])
+    monkeypatch.setenv(name, text)
+    with pytest.raises(options.BadValue) as caught:
+        options.parse(make_parser())
+    first, second, third = str(caught.value).splitlines()
+    assert first.startswith(f"{name}, ") and problem in first
+    assert second.startswith("Expected: ")
+    assert third == f"To go back to the default, run:  unset {name}"
+
+
+def test_variables_with_another_meaning_change_no_option(parser, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lesson.py"])
+    before = options.parse(parser)
+    for name in ("CMLFLOW_WORKAREA", "CMLFLOW_ICEBERG_JAR", "CMLFLOW_HELP"):
+        monkeypatch.setenv(name, "1")
+    assert options.parse(parser) == before
+
+
+def test_no_lesson_has_an_option_whose_variable_is_taken():
+    for path in CODE.rglob("*.py"):
+        added = re.findall(r"""add_argument\(\s*["'](--[\w-]+)""", path.read_text(encoding="utf-8"))
+        assert not {"--workarea", "--iceberg-jar"} & set(added), path.name
+
+
+@pytest.mark.parametrize(
+    ("limits", "text", "number"),
+    [((1,), "1", 1), ((1,), "1000000", 1000000), ((0, 4), "0", 0), ((-2, 4), "-2", -2)],
+)
+def test_a_whole_number_within_its_limits_is_taken(limits, text, number):
+    assert options.whole_number(*limits)(text) == number
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [((1,), "0"), ((1,), "-1"), ((0, 4), "5"), ((1,), "2.5"), ((1,), "nan"), ((1,), "two")],
+)
+def test_anything_else_is_refused_with_the_value_and_the_limits(limits, text):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        options.whole_number(*limits)(text)
+    wanted = "from 0 to 4" if limits == (0, 4) else "1 or more"
+    assert str(caught.value) == f"{text} is not a whole number {wanted}"

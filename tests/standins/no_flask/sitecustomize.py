@@ -1,13 +1,12 @@
-"""Makes Python answer as with mlflow-skinny, which does not bring flask."""
+"""Makes Python answer as with mlflow-skinny, which CML brings: without Flask, without a server."""
 
-import sys
+from importlib.machinery import PathFinder
 
-
-class NoFlask:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name == "flask":
-            raise ModuleNotFoundError("No module named 'flask'", name=name)
+find_spec = PathFinder.find_spec
 
 
-sys.meta_path.insert(0, NoFlask)
+def find_all_but_flask(name, path=None, target=None):
+    return None if name == "flask" else find_spec(name, path, target)
+
+
+PathFinder.find_spec = find_all_but_flask

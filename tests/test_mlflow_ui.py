@@ -1,0 +1,431 @@
+"""The MLflow UI as CML starts it: over HTTP, in a kernel, in a browser, and after its end."""
+
+import contextlib
+import html
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import mlflow
+import psutil
+import pytest
+from conftest import LIMIT, ROOT, STANDINS, Kernel, clean_environment, client_of, wait_until
+
+SCRIPT = ROOT / "cml" / "mlflow_ui.py"
+GUARD = ROOT / "cml" / "end_with_parent.py"
+
+
+def standin(name):
+    """The variable that puts a stand-in in front of what Python finds otherwise."""
+    found = [str(STANDINS / name), os.environ.get("PYTHONPATH")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, found))}
+
+
+SKINNY = standin("no_flask")  # as with mlflow-skinny
+DOMAIN = "ml-1234.example.cloudera.site"
+OWN_NAME = f"mlflow-ui.{DOMAIN}"
+CHECKS_HOSTS = int(mlflow.__version__.split(".")[0]) >= 3  # MLflow 2 answers everybody
+IN_CML = {
+    "MLFLOW_TRACKING_URI": "cml://localhost",
+    "CDSW_DOMAIN": DOMAIN,
+    "CDSW_PROJECT_ID": "abcd-efgh-ijkl-mnop",
+    "CDSW_PROJECT": "wine & <b>more</b>",
+    "CDSW_APIV2_KEY": "a-key-that-nobody-may-see",
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def ask(port, path="/", method="GET", body=None, **headers):
+    """The status and the text of an answer, or (None, "") where nobody listens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except (ConnectionError, http.client.BadStatusLine):
+        return None, ""
+    finally:
+        connection.close()
+
+
+def family_of(process):
+    """The process and all that it started, as long as they can be seen."""
+    return [parent := psutil.Process(process.pid), *parent.children(recursive=True)]
+
+
+def alive(members):
+    found = []
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie waits for init, no more
+            if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
+                found.append(member)
+    return found
+
+
+def end(members):
+    for member in alive(members):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
+@contextlib.contextmanager
+def application(work, port, **extra):
+    """Start the script as a terminal does, and wait until it answers."""
+    log = work / "ui.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT)],
+            cwd=work,
+            env=clean_environment(work, CDSW_APP_PORT=str(port), TMPDIR=str(work), **extra),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    members = [psutil.Process(process.pid)]
+
+    def answers():
+        assert process.poll() is None, f"it ended: {log.read_text()[-3000:]}"
+        members[:] = family_of(process)
+        return ask(port)[0] is not None
+
+    try:
+        wait_until(answers, "an answer of the application")
+        yield SimpleNamespace(process=process, port=port, members=members, log=log, work=work)
+    finally:
+        end(members)
+        process.wait()
+
+
+def run_to_its_error(work, **extra):
+    """Start the script where it must fail; return the lines of its message."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)],
+        cwd=work,
+        env=clean_environment(work, **extra),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode != 0
+    return done.stderr.rstrip().splitlines()[-3:]
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory):
+    """The UI of a new, empty working area, on a workbench without TLS; then a run is logged."""
+    work = tmp_path_factory.mktemp("ui")
+    workbench = {"CDSW_DOMAIN": DOMAIN, "CDSW_API_URL": f"http://{DOMAIN}/api/v1"}
+    with application(work, free_port(), CDSW_IP_ADDRESS="100.64.1.2", **workbench) as started:
+        client = client_of(work)
+        folder = (work / "mlartifacts" / "seen").as_uri()
+        started.experiment_id = client.create_experiment("seen-in-the-ui", folder)
+        started.run_id = client.create_run(started.experiment_id, run_name="run-to-see").info.run_id
+        client.log_text(started.run_id, "eleven columns", "features.txt")
+        client.set_terminated(started.run_id)
+        yield started
+
+
+class TestOverHttp:
+    def test_the_root_answers_200_as_the_platform_expects(self, ui):
+        status, text = ask(ui.port)
+        assert status == 200
+        assert "<title>MLflow</title>" in text
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            *("127.0.0.1:{port}", "localhost", "localhost:{port}"),
+            *(OWN_NAME, f"{OWN_NAME}:443", "100.64.1.2:{port}"),
+        ],
+    )
+    def test_it_answers_to_its_own_names(self, ui, host):
+        assert ask(ui.port, Host=host.format(port=ui.port))[0] == 200
+
+    @pytest.mark.parametrize(
+        "host",
+        ["evil.example", f"{OWN_NAME}.evil.example", f"evil{DOMAIN}", "10.0.0.1.evil.example"],
+    )
+    def test_it_refuses_other_names(self, ui, host):
+        assert ask(ui.port, Host=host)[0] == (403 if CHECKS_HOSTS else 200)
+
+    @pytest.mark.parametrize(
+        ("origin", "allowed"),
+        [
+            (f"https://{OWN_NAME}", True),
+            (f"http://{OWN_NAME}", True),  # CDSW_API_URL says that this workbench has no TLS
+            ("https://evil.example", False),
+            (f"https://{OWN_NAME}.evil.example", False),
+        ],
+    )
+    def test_pages_of_other_origins_change_nothing(self, ui, origin, allowed):
+        request = '{"experiment_id": "%s", "key": "seen_by", "value": "%s"}'
+        status, _ = ask(
+            ui.port,
+            "/api/2.0/mlflow/experiments/set-experiment-tag",
+            "POST",
+            request % (ui.experiment_id, origin),
+            **{"Host": OWN_NAME, "Origin": origin, "Content-Type": "application/json"},
+        )
+        assert status == (200 if allowed or not CHECKS_HOSTS else 403)
+        tags = client_of(ui.work).get_experiment(ui.experiment_id).tags
+        assert (tags.get("seen_by") == origin) == (status == 200)
+
+    def test_it_listens_on_this_machine_only(self, ui):
+        listening = {
+            connection.laddr
+            for member in family_of(ui.process)
+            for connection in member.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert listening == {("127.0.0.1", ui.port)}
+
+    def test_artifacts_of_a_run_can_be_read(self, ui):
+        path = f"/get-artifact?path=features.txt&run_uuid={ui.run_id}"
+        assert ask(ui.port, path) == (200, "eleven columns")
+
+    def test_it_takes_no_uploads(self, ui):
+        upload = "/api/2.0/mlflow-artifacts/artifacts/upload.txt"
+        assert ask(ui.port, upload, "PUT", "text")[0] == 503
+        assert not list(ui.work.rglob("upload.txt")) + list(ROOT.rglob("mlartifacts/upload.txt"))
+
+    def test_an_experiment_made_in_the_ui_keeps_its_artifacts_in_the_working_area(self, ui):
+        create = "/api/2.0/mlflow/experiments/create"
+        body = '{"name": "made-in-the-ui"}'
+        assert ask(ui.port, create, "POST", body, **{"Content-Type": "application/json"})[0] == 200
+        made = client_of(ui.work).get_experiment_by_name("made-in-the-ui")
+        assert made.artifact_location.startswith((ui.work / "mlartifacts").as_uri())
+
+    def test_the_log_says_where_it_is(self, ui):
+        assert f"MLflow UI: http://127.0.0.1:{ui.port}" in ui.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The Chromium of this machine."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    return pytest.skip("no Chromium on this machine")
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", OWN_NAME])
+def test_a_browser_shows_the_experiment_and_its_run(ui, browser, tmp_path, name):
+    """The runs are fetched with POST: they are missing if the own origin is refused."""
+    page = f"#/experiments/{ui.experiment_id}" + "/runs" * CHECKS_HOSTS
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+            *("--no-first-run", "--disable-background-networking", "--disable-sync"),
+            *("--disable-component-update", f"--user-data-dir={tmp_path}"),
+            f"--host-resolver-rules=MAP {OWN_NAME} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            *("--virtual-time-budget=60000", "--dump-dom", f"http://{name}:{ui.port}/{page}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert "seen-in-the-ui" in done.stdout, done.stderr[-2000:]
+    assert "run-to-see" in done.stdout
+
+
+class TestItEnds:
+    @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+    def test_the_server_ends_with_the_script(self, work, sign):
+        with application(work, free_port()) as started:
+            assert len(started.members) > 2  # the script, its child, the server
+            started.process.send_signal(sign)
+            wait_until(lambda: not alive(started.members), f"the end of all after {sign.name}")
+            assert ask(started.port)[0] is None
+
+    def test_ctrl_c_is_no_error(self, work):
+        with application(work, free_port(), **SKINNY) as started:
+            started.process.send_signal(signal.SIGINT)
+            assert started.process.wait(LIMIT) == 0
+            assert started.log.read_text().splitlines()[-1] == "Stopped"
+
+    def test_a_server_that_ends_by_itself_is_an_error(self, work):
+        with application(work, free_port(), **SKINNY) as started:
+            started.members[-1].kill()
+            assert started.process.wait(LIMIT) != 0
+            *_, problem, expected, command = started.log.read_text().splitlines()
+        assert f"The server on port {started.port} ended by itself" in problem
+        assert expected.startswith("Expected: ")
+        assert command.endswith("run:  python cml/mlflow_ui.py")
+
+    def test_the_server_ends_even_if_what_stands_between_is_killed(self, work):
+        with application(work, free_port(), **SKINNY) as started:
+            _, guard, server = started.members
+            assert str(GUARD) in guard.cmdline()
+            guard.kill()
+            wait_until(lambda: not alive([server]), "the end of the server")
+            assert started.process.wait(LIMIT) != 0
+
+    def test_a_server_gets_the_time_to_end_by_itself(self, tmp_path):
+        server = (
+            "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); "
+            "\ntry: print('ready', flush=True); time.sleep(10_000)\nfinally: print('closed')"
+        )
+        with subprocess.Popen(
+            [sys.executable, str(GUARD), sys.executable, "-c", server],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            process.stdin.close()
+            assert process.stdout.read() == "closed\n"
+
+    def test_a_server_that_refuses_to_end_is_ended_with_its_workers(self, tmp_path):
+        worker = "import time; print('ready', flush=True); time.sleep(10_000)"
+        server = (
+            "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+            f'subprocess.run([sys.executable, "-c", "{worker}"])'
+        )
+        with subprocess.Popen(
+            [sys.executable, str(GUARD), sys.executable, "-c", server],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout.readline() == "ready\n"
+            members = family_of(process)
+            try:
+                assert len(members) == 3
+                process.stdin.close()
+                wait_until(lambda: not alive(members), "the end of all")
+            finally:
+                end(members)
+
+
+class TestErrors:
+    def test_a_port_in_use_is_named_with_another(self, tmp_path):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            problem, expected, command = run_to_its_error(tmp_path, CDSW_APP_PORT=str(port))
+        assert (
+            f"No server can listen on port {port} of 127.0.0.1: Address already in use." in problem
+        )
+        assert expected.startswith("Expected: ")
+        assert f"CDSW_APP_PORT={port + 1} python cml/mlflow_ui.py" in command
+        assert list(tmp_path.iterdir()) == []  # no store was made
+
+    def test_without_a_port_it_is_8090(self, tmp_path):
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # taken already: as good
+                stack.enter_context(socket.create_server(("127.0.0.1", 8090)))
+            assert "on port 8090 of 127.0.0.1" in run_to_its_error(tmp_path)[0]
+
+    @pytest.mark.parametrize("port", ["eight", "0", "65536", "-1", "80.5"])
+    def test_a_port_that_is_none(self, tmp_path, port):
+        problem, expected, command = run_to_its_error(tmp_path, CDSW_APP_PORT=port)
+        assert problem == f"ValueError: CDSW_APP_PORT is {port!r}."
+        assert expected == "Expected: a number from 1 to 65535, or no such variable."
+        assert command.endswith("unset CDSW_APP_PORT")
+
+    @pytest.mark.parametrize("domain", ["*", "*.site", "a.site,*", "https://a.site", "site"])
+    def test_a_domain_that_would_let_everybody_in(self, tmp_path, domain):
+        problem, expected, _ = run_to_its_error(
+            tmp_path, CDSW_APP_PORT=str(free_port()), CDSW_DOMAIN=domain
+        )
+        assert problem == f"ValueError: CDSW_DOMAIN is {domain!r}."
+        assert "such as ml-1234.example.cloudera.site" in expected
+
+
+@pytest.fixture(scope="module", params=[SKINNY, {}], ids=["mlflow-skinny", "whole mlflow"])
+def page(request, tmp_path_factory):
+    """What the application shows in a CML project, whichever MLflow it has."""
+    work = tmp_path_factory.mktemp("page")
+    with application(work, free_port(), **IN_CML, **request.param) as started:
+        started.status, started.text = ask(started.port, Host=OWN_NAME)
+        yield started
+
+
+class TestWhereTheRunsAreElsewhere:
+    """A page takes the place of the UI; the log says the same."""
+
+    def test_it_answers_200_and_points_to_the_experiments_page(self, page):
+        assert page.status == 200
+        assert "Cloudera Machine Learning" in page.text
+        assert "Projects &gt; wine &amp; &lt;b&gt;more&lt;/b&gt; &gt; Experiments" in page.text
+        assert f'<a href="https://{DOMAIN}/">' in page.text
+
+    def test_the_log_says_the_same(self, page):
+        log = page.log.read_text()
+        told = re.findall(r"<p>(.*)</p>", page.text)[:2]
+        assert len(told) == 2
+        assert all(html.unescape(sentence) in log for sentence in told)
+        assert f"http://127.0.0.1:{page.port} " in log
+
+    def test_no_key_is_shown(self, page):
+        assert IN_CML["CDSW_APIV2_KEY"] not in page.text + page.log.read_text()
+
+    def test_it_listens_on_this_machine_only_and_makes_no_store(self, page):
+        listening = [
+            connection.laddr
+            for member in family_of(page.process)
+            for connection in member.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert listening == [("127.0.0.1", page.port)]
+        assert not (page.work / "mlflow.db").exists()
+
+    def test_a_server_of_ones_own_is_named_without_its_password(self, tmp_path):
+        uri = "https://me:secret@mlflow.example:8443"
+        with application(tmp_path, free_port(), MLFLOW_TRACKING_URI=uri) as started:
+            text = ask(started.port)[1] + started.log.read_text()
+        assert "the MLflow UI of https://mlflow.example:8443" in text
+        assert "secret" not in text
+
+    def test_a_laptop_with_mlflow_skinny_is_told_what_to_install(self, tmp_path):
+        with application(tmp_path, free_port(), **SKINNY) as started:
+            text = ask(started.port)[1]
+        assert "pip install -r requirements-local.txt" in text
+        assert "Open the workbench" not in text
+
+
+class TestInAKernel:
+    def test_it_serves_until_it_is_interrupted_and_again_until_the_kernel_ends(self, work):
+        port = free_port()
+        *before, last = SCRIPT.read_text(encoding="utf-8").split("\n# %%\n")
+        with Kernel(work, CDSW_APP_PORT=str(port), CDSW_DOMAIN=DOMAIN) as kernel:
+            for cell in before:
+                kernel.run_cell(cell)
+            me = psutil.Process(kernel.manager.provisioner.pid)
+
+            def serve():
+                waiting = kernel.client.execute(last)
+                over = kernel.client.shell_channel.msg_ready
+                wait_until(lambda: ask(port)[0] == 200 or over(), "an answer")
+                assert not over(), kernel.client._recv_reply(waiting, timeout=LIMIT)["content"]
+                return waiting, me.children(recursive=True)
+
+            waiting, started = serve()
+            refused = {"Origin": f"http://{OWN_NAME}", "Content-Type": "application/json"}
+            create = "/api/2.0/mlflow/experiments/create"
+            status, _ = ask(port, create, "POST", '{"name": "x"}', **refused)
+            assert status == (403 if CHECKS_HOSTS else 200)  # a workbench with TLS: https only
+
+            kernel.manager.interrupt_kernel()
+            reply = kernel.client._recv_reply(waiting, timeout=LIMIT)
+            assert reply["content"]["status"] == "ok"
+            wait_until(lambda: not alive(started), "the end of the server")
+            assert kernel.run_cell("print(1 + 1)") == "2\n"
+
+            _, started = serve()
+            assert len(started) > 1
+            kernel.manager.shutdown_kernel()
+            wait_until(lambda: not alive(started), "the end of the server after the kernel")

@@ -13,6 +13,9 @@ PYTEST = -m pytest --numprocesses 2 --dist loadfile
 
 define require_python
 test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, or name it:"; \
+	echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }; \
+"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null || { \
+	echo "$(PYTHON) is no Python 3.10, 3.11 or 3.12. Name another:"; \
 	echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 endef
 
@@ -20,7 +23,7 @@ endef
 define environment
 	@$(require_python)
 	@echo "Installing $(1) into $(2) (once; this takes some minutes)"
-	@"$(PYTHON)" -m venv "$(2)"
+	@"$(PYTHON)" -m venv --clear "$(2)"
 	@"$(2)/bin/python" -m pip install --quiet --disable-pip-version-check -r "$(1)"
 	@touch "$@"
 endef
@@ -41,6 +44,8 @@ test-parity: .venv-parity/complete  ## run the lesson tests with the MLflow that
 	@.venv-parity/bin/python $(PYTEST) -m "not once"
 
 ui: .venv/complete  ## open the MLflow UI on what the lessons logged (PORT=5000)
+	@test -z "$$MLFLOW_TRACKING_URI" || { echo "MLFLOW_TRACKING_URI is set: the runs are there."; \
+		echo "For the local store:  unset MLFLOW_TRACKING_URI"; exit 1; }
 	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
 	@echo "Open http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
 	@.venv/bin/python -m mlflow ui --backend-store-uri "sqlite:///$(WORKAREA)/mlflow.db" --host 127.0.0.1 --port $(PORT)

@@ -30,14 +30,24 @@ LESSONS = (
     "04_Predict_Batch.py",
     "05_Auto_Model_Registration.py",
     "06_Spark_Iceberg.py",
+    "07_XGBoost_Iceberg.py",
+    "00_datagen.py --append",  # the table grows,
+    "07_XGBoost_Iceberg.py",  # and 07 compares what was learnt before and after
+    "07_Keep_Snapshot.py",
+    "08_Reproduce_Run.py",
+    "train_kneighbors.py",
+    "train_random_forest.py",
+    "09_Compare_Runs.py",
+    "10_Tune_Nested_Runs.py",
 )
 CODE = Path(__file__).resolve().parent / "code"
 
 
 def title(lesson: str) -> str:
     """Return the first line of a lesson's docstring, for example `02 - Log the model too`."""
-    docstring = ast.get_docstring(ast.parse((CODE / lesson).read_text(encoding="utf-8")))
-    return docstring.splitlines()[0]
+    script, *options = lesson.split()
+    docstring = ast.get_docstring(ast.parse((CODE / script).read_text(encoding="utf-8")))
+    return " ".join([docstring.splitlines()[0], *(f"({option})" for option in options)])
 
 
 def command(*words: str | Path) -> str:
@@ -58,10 +68,11 @@ def error_message(stderr: str) -> str:
 
 def run(lesson: str, verbose: bool) -> bool:
     """Run one lesson, print its line of progress, and tell whether it succeeded."""
-    print(f"{title(lesson):<62} ", end="\n" if verbose else "", flush=True)
+    print(f"{title(lesson):<66} ", end="\n" if verbose else "", flush=True)
+    script, *options = lesson.split()
     begin = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, str(CODE / lesson)],
+        [sys.executable, str(CODE / script), *options],
         stdin=subprocess.DEVNULL,
         stdout=None if verbose else subprocess.PIPE,
         stderr=None if verbose else subprocess.PIPE,
@@ -79,7 +90,7 @@ def run(lesson: str, verbose: bool) -> bool:
     print(f"{seconds}  failed\n")
     if not verbose:
         print(error_message(err) or f"It ended with code {process.returncode}.")
-    print(f"\nTo see all that this lesson says, run:  {command(CODE / lesson)}")
+    print(f"\nTo see all that this lesson says, run:  {command(CODE / script, *options)}")
     return False
 
 
@@ -126,8 +137,7 @@ def run_all(verbose: bool) -> int:
         if not run(lesson, verbose):
             return 1
     print(
-        f"\nAll {len(LESSONS)} lessons ran. "
-        f"Look at what they logged:  {workarea.how_to_open_ui()}\n"
+        f"\nAll lessons ran. Look at what they logged:  {workarea.how_to_open_ui()}\n"
         f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"
     )
     return 0

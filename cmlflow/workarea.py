@@ -99,6 +99,8 @@ def use_store(experiment: str | None = None) -> None:
     from mlflow.exceptions import MlflowException
 
     _fail_the_open_run_on_error()
+    # A bar for each file that is read, however small, hides what a lesson prints.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if not _store_is_ours():
         return
     _create_database()
@@ -154,6 +156,8 @@ def how_to_open_ui() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("cml:"):
         return "the Experiments page of this CML project"
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return "mlflow ui, on the store that MLFLOW_TRACKING_URI names"
     parts = urlsplit(uri)  # an address may carry a password or a token: they are not shown
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
     return f"the MLflow UI of {urlunsplit(shown)}"

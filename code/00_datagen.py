@@ -46,7 +46,7 @@ try:
     spark = start_spark(CONNECTION_NAME)
 except SparkMissing as error:
     spark = None
-    print(f"Done: skipped {TABLE}, no other lesson needs it yet. {str(error).splitlines()[0]}")
+    print(f"Done: skipped {TABLE}, which 07 needs. {str(error).splitlines()[0]}")
 
 # %%
 #

@@ -114,6 +114,6 @@ if not np.array_equal(loaded.predict(X_test), predictions):
     )
 print(
     f"Done: {model_uri} is version {version} and predicts the same for {len(X_test)} wines\n"
-    f"Look at: Models > {REGISTERED_MODEL}, {where}.\n"
+    f"Look at: Model registry > {REGISTERED_MODEL}, {where}.\n"
     f"Open the UI: {workarea.how_to_open_ui()}"
 )

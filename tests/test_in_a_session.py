@@ -11,8 +11,11 @@ LESSONS = (
     "03_Get_Experiment.py",
     "04_Predict_Batch.py",
     "05_Auto_Model_Registration.py",
+    "train_kneighbors.py",
+    "train_random_forest.py",
+    "09_Compare_Runs.py",
+    "10_Tune_Nested_Runs.py",
 )
-SPARK_LESSONS = ("00_datagen.py", "06_Spark_Iceberg.py")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +71,17 @@ def test_these_tests_would_see_a_system_exit_or_an_error(tmp_path, code):
 
 @pytest.fixture(scope="module")
 def spark_session(tmp_path_factory):
-    """06, 00, 06 in one kernel: each lesson stops its Spark, and the next starts another."""
+    """The Spark lessons in one kernel: each stops its Spark, and the next starts another."""
     work = tmp_path_factory.mktemp("session")
-    order = ("06_Spark_Iceberg.py", *SPARK_LESSONS)
+    order = (
+        "06_Spark_Iceberg.py",
+        "00_datagen.py",
+        "07_XGBoost_Iceberg.py",
+        "07_XGBoost_Iceberg.py",
+        "07_Keep_Snapshot.py",
+        "08_Reproduce_Run.py",
+        "06_Spark_Iceberg.py",
+    )
     with Kernel(work) as kernel:
         return work, [kernel.run_lesson(lesson) for lesson in order]
 
@@ -89,3 +100,16 @@ def test_tables_and_runs_of_spark_lessons_are_there(spark_session):
     for name in ("experiment-1", "experiment-2", "experiment-3"):
         first, second = (run for run in runs if run.info.run_name == name)
         assert first.data.metrics == second.data.metrics
+    twice = [run for run in runs_in(work, "xgboost-fraud") if run.info.run_name == "one-machine"]
+    assert len(twice) == 2
+    assert twice[0].data.metrics == twice[1].data.metrics
+
+
+@pytest.mark.spark
+def test_a_session_logs_its_training_code_and_repeats_the_run(spark_session):
+    """A kernel has no file of the lesson: the text of the cell is what counts."""
+    work, _ = spark_session
+    (again,) = runs_in(work, "reproductions")
+    (original,) = runs_in(work, "keep-snapshot")
+    assert again.data.tags["reproduction_of"] == original.info.run_id
+    assert again.data.tags["reproduction_verdict"] == "identical"

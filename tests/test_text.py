@@ -26,15 +26,17 @@ def lesson(request):
 
 
 def test_the_runner_and_the_readme_know_every_lesson_in_the_same_order():
-    assert sorted(tutorial.LESSONS) == LESSONS
+    once = list(dict.fromkeys(line.split()[0] for line in tutorial.LESSONS))
+    assert sorted(once) == LESSONS
     rows = re.findall(r"^\| \[`(\w+\.py)`\]\(code/(\w+\.py)\)", README, re.MULTILINE)
-    assert [name for name, _ in rows] == [link for _, link in rows] == list(tutorial.LESSONS)
+    assert [name for name, _ in rows] == [link for _, link in rows] == once
 
 
 def test_the_docstring_has_a_title_and_the_five_fields(lesson):
     docstring = ast.get_docstring(ast.parse(source(lesson)))
     title, _, rest = docstring.partition("\n\n")
-    assert re.fullmatch(rf"{lesson[:2]} - [A-Z].*", title)
+    number = lesson[:2] if lesson[0].isdigit() else "AMP"
+    assert re.fullmatch(rf"{number} - [A-Z].*", title)
     lines = rest.splitlines()
     found = [field for line in lines for field in FIELDS if re.match(rf"{field} +\S", line)]
     assert found == list(FIELDS)
@@ -92,7 +94,12 @@ def test_a_dollar_sign_would_start_mathematics(lesson):
 
 def test_it_is_about_a_page_or_two(lesson):
     code = [line for line in source(lesson).splitlines() if line and not line.startswith("#")]
-    assert len(code) <= 130
+    longer = {
+        "06_Spark_Iceberg.py": 165,  # three experiments, and the way back from data to models
+        "07_XGBoost_Iceberg.py": 205,  # two ways of training, by hand and by autolog
+        "08_Reproduce_Run.py": 205,  # five ways to name a run, and each cause of a failure
+    }
+    assert len(code) <= longer.get(lesson, 140)
 
 
 def test_every_mlflow_function_of_the_readme_is_used_in_the_lesson_it_names():
@@ -155,13 +162,15 @@ OTHERS = [message for _, message, _ in HEADINGS if message not in OURS]
 
 @pytest.mark.parametrize("message", OURS)
 def test_messages_under_troubleshooting_are_those_of_the_code(message):
-    """The part before the first value that differs: a quotation mark or a dot."""
+    """The first part that is always the same: values stand in quotation marks or are dots."""
     code = "".join(
         path.read_text(encoding="utf-8")
-        for folder in ("cmlflow", "code")
-        for path in (ROOT / folder).glob("*.py")
+        for folder in ("cmlflow", "code", "cml")
+        for path in (ROOT / folder).rglob("*.py")
     )
-    fixed = re.split(r"['…(]", message.removeprefix("mlflow.db"))[0].strip()
+    code = re.sub(r'"\n\s+f?"', "", code)  # a text that goes on in the next line
+    parts = re.split(r"['…(]", message.removeprefix("mlflow.db"))
+    fixed = next(part.strip() for part in parts if part.strip())
     assert len(fixed) > 10 and fixed in code
 
 

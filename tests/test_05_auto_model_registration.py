@@ -46,7 +46,8 @@ def test_only_the_newest_run_has_the_tag_champion(passes, module_work):
 
 
 def test_the_last_lines_name_the_alias(passes):
-    assert f"\nLook at: Model registry > {NAME}, its versions and the alias champion.\n" in passes[1]
+    where = f"Model registry > {NAME}, its versions and the alias champion."
+    assert f"\nLook at: {where}\n" in passes[1]
 
 
 def test_the_registered_model_predicts_as_the_run_says(passes, module_work, split):

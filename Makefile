@@ -2,9 +2,11 @@
 .DEFAULT_GOAL := help
 .PHONY: help tutorial test test-fast test-parity ui clean lint
 
-# The first Python that the pinned packages support; choose another with  make PYTHON=/path/to/python
+# Succeeds where a Python is one that the pinned packages support.
+SUITABLE = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
+# The first suitable one; choose another with  make PYTHON=/path/to/python
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
-	"$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && \
+	"$$python" -c '$(SUITABLE)' 2>/dev/null && \
 	echo "$$python" && break; done)
 PORT ?= 5000
 WORKAREA := $(or $(CMLFLOW_WORKAREA),$(CURDIR))
@@ -14,7 +16,7 @@ PYTEST = -m pytest --numprocesses 2 --dist loadfile
 define require_python
 test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, or name it:"; \
 	echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }; \
-"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null || { \
+"$(PYTHON)" -c '$(SUITABLE)' 2>/dev/null || { \
 	echo "$(PYTHON) is no Python 3.10, 3.11 or 3.12. Name another:"; \
 	echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 endef

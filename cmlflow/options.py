@@ -46,11 +46,11 @@ def parse(parser: ArgumentParser) -> Namespace:
     parser.error = refuse
     options = {option: action for action in parser._actions for option in action.option_strings}
     given = {word.partition("=")[0] for word in sys.argv[1:]}
-    variables = {
-        option: _variable(option)
+    variables = [
+        option
         for option, action in options.items()
         if option not in given and action.dest != "help" and _text(option)
-    }
+    ]
     words = [word for option in variables for word in _as_words(option, options[option])]
     try:
         known, others = parser.parse_known_args([*words, *sys.argv[1:]])

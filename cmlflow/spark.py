@@ -8,12 +8,15 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -118,7 +121,8 @@ def _first_line(error: Exception) -> str:
 
 def _connect(data_v1, name: str) -> SparkSession:
     try:
-        spark = data_v1.get_connection(name).get_spark_session()
+        with _interrupts_as_before():
+            spark = data_v1.get_connection(name).get_spark_session()
     except Exception as error:
         # Whether the platform can list its connections depends on its release.
         known = ""
@@ -155,7 +159,7 @@ def _start_local_spark() -> SparkSession:
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     if os.environ.get("LC_ALL") in ("C", "POSIX"):  # Java would read a path's ä as a ?
         os.environ["LC_ALL"] = "C.UTF-8"
-    catalog = "spark.sql.catalog.spark_catalog"
+    catalog, warehouse = "spark.sql.catalog.spark_catalog", workarea.path("spark-warehouse")
     log4j = Path(__file__).with_name("log4j2.properties").as_uri()
     settings = {
         # On the class path before Java starts: a jar that is added later is ignored.
@@ -168,18 +172,19 @@ def _start_local_spark() -> SparkSession:
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         catalog: "org.apache.iceberg.spark.SparkSessionCatalog",
         f"{catalog}.type": "hadoop",
-        f"{catalog}.warehouse": _hadoop_uri(workarea.path("spark-warehouse")),
-        "spark.sql.warehouse.dir": _hadoop_uri(workarea.path("spark-warehouse")),
+        f"{catalog}.warehouse": _hadoop_uri(warehouse),
+        "spark.sql.warehouse.dir": _hadoop_uri(warehouse),
         "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
         "spark.sql.session.timeZone": "UTC",
-        "spark.cmlflow.catalog": workarea.path("spark-warehouse").as_uri(),
+        "spark.cmlflow.catalog": warehouse.as_uri(),
     }
     builder = SparkSession.builder.master("local[*]").appName("cmlflow")
     for key, value in settings.items():
         builder = builder.config(key, value)
     lock = _lock_tables()
     try:
-        spark = builder.getOrCreate()
+        with _interrupts_as_before():
+            spark = builder.getOrCreate()
     except BaseException:
         lock.release(force=True)
         raise
@@ -194,6 +199,21 @@ def _start_local_spark() -> SparkSession:
     spark.sparkContext.stop = stop_and_release
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+@contextlib.contextmanager
+def _interrupts_as_before() -> Iterator[None]:
+    """Keep the handler of Ctrl+C, which PySpark replaces when it starts.
+
+    PySpark's fails with a Py4JError if Java is being called at that moment. Whoever catches
+    Exception there goes on as if nothing had happened; a KeyboardInterrupt ends the lesson.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def _hadoop_uri(path: PurePath) -> str:

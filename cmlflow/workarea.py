@@ -156,9 +156,10 @@ def how_to_open_ui() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith("cml:"):
         return "the Experiments page of this CML project"
-    if urlsplit(uri).scheme not in ("http", "https"):
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
         return "mlflow ui, on the store that MLFLOW_TRACKING_URI names"
-    parts = urlsplit(uri)  # an address may carry a password or a token: they are not shown
+    # An address may carry a password or a token: they are not shown.
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
     return f"the MLflow UI of {urlunsplit(shown)}"
 

@@ -84,9 +84,9 @@ TRAINING_CODE = "\n\n".join(inspect.getsource(function) for function in (fit_and
 # One experiment: rows of one snapshot, one run
 # ---------------------------------------------
 # The table may change while we train, a **snapshot** cannot. So we never train on "the table": we
-# take a snapshot and read it with `VERSION AS OF`. The run gets to know it twice: as tags, which
-# every store keeps, and as a **dataset**, whose digest MLflow can search by. The snapshot id is
-# text, because a browser rounds numbers of 19 digits.
+# take a snapshot and read it with `VERSION AS OF`. The run gets to know it twice: as tags (table,
+# snapshot, parent, time of the commit), which every store keeps, and as a **dataset**, whose
+# digest MLflow can search by. Ids are text, because a browser rounds numbers of 19 digits.
 import pyspark
 
 # In CML the executors see this folder too, read-only unless cml/patch_spark_executor.py has run.
@@ -97,15 +97,7 @@ def train(name, snapshot, params):
     """Train on one snapshot in a run of its own; return the run."""
     rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {snapshot.snapshot_id}").cache()
     with mlflow.start_run(run_name=name) as run:
-        mlflow.set_tags(
-            {
-                "training_table": TABLE,
-                "iceberg_snapshot_id": snapshot.snapshot_id,
-                "iceberg_parent_id": snapshot.parent_id or "none",
-                "iceberg_snapshot_committed_at": snapshot.committed_at_iso,
-                "row_count": rows.count(),
-            }
-        )
+        mlflow.set_tags(snapshot.tags | {"row_count": rows.count()})
         try:
             mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
         except Exception as error:

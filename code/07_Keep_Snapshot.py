@@ -100,15 +100,7 @@ mlflow.set_experiment(EXPERIMENT)
 rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {second.snapshot_id}")
 features = wines[:3].drop(columns=["wine_id", "quality"])
 with mlflow.start_run(run_name="forest") as run:
-    mlflow.set_tags(
-        {
-            "training_table": TABLE,
-            "iceberg_snapshot_id": second.snapshot_id,
-            "iceberg_parent_id": second.parent_id or "none",
-            "iceberg_snapshot_committed_at": second.committed_at_iso,
-            "row_count": rows.count(),
-        }
-    )
+    mlflow.set_tags(second.tags | {"row_count": rows.count()})
     try:
         mlflow.log_input(mlflow.data.from_iceberg(rows, second), context="training")
     except Exception as error:

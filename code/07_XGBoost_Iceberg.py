@@ -165,15 +165,7 @@ mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 X_test, y_test, _ = split(rows.where("transaction_id % 5 = 0"))
 with mlflow.start_run(run_name="distributed" if args.distributed else "one-machine") as run:
-    mlflow.set_tags(
-        {
-            "training_table": TABLE,
-            "iceberg_snapshot_id": snapshot.snapshot_id,
-            "iceberg_parent_id": snapshot.parent_id or "none",
-            "iceberg_snapshot_committed_at": snapshot.committed_at_iso,
-            "row_count": rows.count(),
-        }
-    )
+    mlflow.set_tags(snapshot.tags | {"row_count": rows.count()})
     try:
         mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
     except Exception as error:

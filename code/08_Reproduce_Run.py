@@ -175,15 +175,8 @@ def history(run, metric):
 
 
 with mlflow.start_run(run_name=f"again: {original.info.run_name}") as again:
-    mlflow.set_tags(
-        {
-            "reproduction_of": run_id,
-            "training_table": source.table,
-            "iceberg_snapshot_id": source.snapshot_id,
-            "row_count": row_count,
-        }
-    )
     snapshot = snapshots.by_id(rows.sparkSession, source.table, source.snapshot_id)
+    mlflow.set_tags(snapshot.tags | {"row_count": row_count, "reproduction_of": run_id})
     try:
         mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
     except Exception as error:

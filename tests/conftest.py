@@ -58,20 +58,15 @@ def in_cml(work: Path, *switches: str) -> dict[str, str]:
     }
 
 
-def start_script(
-    script: str,
-    work: Path,
-    *arguments: str,
-    cwd: Path = ROOT,
-    prefix: tuple[str, ...] = (),
-    **extra: str,
-):
-    """Start a lesson with the learner's command, in a process group of its own."""
+def start_command(
+    *command: str, work: Path, cwd: Path = ROOT, stdin: int = subprocess.DEVNULL, **extra: str
+) -> subprocess.Popen:
+    """Start a command as in a new terminal, in a process group of its own."""
     return subprocess.Popen(
-        [*prefix, sys.executable, str(CODE / script), *arguments],
+        command,
         cwd=cwd,
         env=clean_environment(work, **extra),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -80,8 +75,22 @@ def start_script(
     )
 
 
-def finish(process) -> subprocess.CompletedProcess:
-    """Wait for a lesson that `start_script` started."""
+def start_script(
+    script: str, work: Path, *arguments: str, prefix: tuple[str, ...] = (), **options
+) -> subprocess.Popen:
+    """Start a lesson with the learner's command; options as `start_command`."""
+    command = (*prefix, sys.executable, str(CODE / script), *arguments)
+    return start_command(*command, work=work, **options)
+
+
+def start_python(code: str, work: Path, *arguments: str, **options) -> subprocess.Popen:
+    """Start a few lines in a process of their own, by default in the working area."""
+    command = (sys.executable, "-c", code, *arguments)
+    return start_command(*command, work=work, **{"cwd": work} | options)
+
+
+def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
+    """Wait for what `start_command` started; its input is closed."""
     try:
         out, err = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -91,9 +100,16 @@ def finish(process) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run_script(script: str, work: Path, *arguments: str, **options):
+def run_script(script: str, work: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Run a lesson with the learner's command and wait for it; options as `start_script`."""
     return finish(start_script(script, work, *arguments, **options))
+
+
+def python(code: str, work: Path, *arguments: str, **options) -> str:
+    """Run a few lines that must succeed, as `start_python`; return what they printed."""
+    done = finish(start_python(code, work, *arguments, **options))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def stop_in_the_middle(process, sign: signal.Signals) -> subprocess.CompletedProcess:

@@ -2,8 +2,6 @@ import json
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -11,13 +9,12 @@ import mlflow
 import pytest
 from conftest import (
     CODE,
-    LIMIT,
     STANDINS,
     CellFailed,
     Kernel,
-    clean_environment,
     client_of,
     files_of,
+    python,
     run_script,
     runs_in,
     start_script,
@@ -214,15 +211,8 @@ def test_a_word_that_the_model_has_never_seen_weighs_nothing(lesson):
         "print(weights.max(), model.stages[-1].intercept)\n"
     )
     uri = f"runs:/{run.info.run_id}/model"
-    done = subprocess.run(
-        [sys.executable, "-c", script, uri, code],
-        env=clean_environment(lesson.work),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    first, alone, twice, weight, start = map(float, done.stdout.split())
+    printed = python(script, lesson.work, uri, code)
+    first, alone, twice, weight, start = map(float, printed.split())
     assert first == alone < 0.5 < twice
     assert (round(weight, 1), round(start, 1)) == (2.8, -3.2)
 
@@ -253,9 +243,7 @@ def test_a_table_that_is_somebody_elses_is_not_replaced(work):
         "spark = start_spark('any')\n"
         "spark.range(3).writeTo('spark_catalog.default.training').using('iceberg').create()\n"
     )
-    subprocess.run(
-        [sys.executable, "-c", script], env=clean_environment(work), check=True, timeout=LIMIT
-    )
+    python(script, work)
     done = run_script(SCRIPT, work)
     assert done.returncode != 0
     assert "TableTaken" in done.stderr

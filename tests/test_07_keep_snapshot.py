@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import pytest
-from conftest import client_of, run_script, runs_in, succeed, table_in
+from conftest import STANDINS, client_of, run_script, runs_in, succeed, table_in
 
 SCRIPT = "07_Keep_Snapshot.py"
 EXPERIMENT = "keep-snapshot"
@@ -88,8 +88,6 @@ def test_a_second_pass_gets_the_same_scores(lesson):
 
 
 def test_without_spark_nothing_is_written(work):
-    from conftest import STANDINS
-
     done = run_script(SCRIPT, work, PYTHONPATH=str(STANDINS / "no_pyspark"))
     assert done.returncode != 0
     assert "pyspark is not installed" in done.stderr

@@ -26,7 +26,8 @@ from conftest import (
     runs_in,
     wait_until,
 )
-from test_mlflow_ui import alive, ask, free_port, standin
+from servers import alive, ask, free_port
+from test_mlflow_ui import standin
 
 AMP = yaml.safe_load((ROOT / ".project-metadata.yaml").read_text(encoding="utf-8"))
 INSTALL = "cml/install_dependencies.py"

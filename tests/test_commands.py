@@ -7,10 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 
-import psutil
 import pytest
 from conftest import (
     LIMIT,
@@ -22,6 +19,7 @@ from conftest import (
     table_in,
     wait_until,
 )
+from servers import ask, free_port, listening
 
 import tutorial
 from cmlflow.spark import iceberg_jar
@@ -282,9 +280,7 @@ def test_clean_installs_no_environment(work, tmp_path_factory):
 class TestUi:
     def test_it_serves_the_local_store_on_this_machine_only(self, work):
         client_of(work).create_experiment("seen-in-the-ui")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         process = subprocess.Popen(
             ["make", "--no-print-directory", "ui", f"PORT={port}"],
             cwd=ROOT,
@@ -296,26 +292,14 @@ class TestUi:
         )
         try:
             assert f"http://127.0.0.1:{port}" in process.stdout.readline()
-            search = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=10"
+            search = "/api/2.0/mlflow/experiments/search?max_results=10"
 
-            def answer():
-                try:
-                    with urllib.request.urlopen(search, timeout=10) as response:
-                        return response.read().decode()
-                except (urllib.error.URLError, ConnectionError):
-                    assert process.poll() is None, "the UI ended"
-                    return ""
+            def answers():
+                assert process.poll() is None, "the UI ended"
+                return "seen-in-the-ui" in ask(port, search)[1]
 
-            wait_until(lambda: "seen-in-the-ui" in answer(), "the experiment in the UI's answer")
-            family = [psutil.Process(process.pid)]
-            family += family[0].children(recursive=True)
-            listening = {
-                connection.laddr
-                for member in family
-                for connection in member.net_connections()
-                if connection.status == psutil.CONN_LISTEN
-            }
-            assert listening == {("127.0.0.1", port)}
+            wait_until(answers, "the experiment in the UI's answer")
+            assert listening(process) == {("127.0.0.1", port)}
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()

@@ -3,19 +3,16 @@
 import pytest
 from conftest import ROOT, CellFailed, Kernel, runs_in, table_in
 
-LESSONS = (
-    "01_Active_Experiment.py",
-    "01_Experiment.py",
-    "02_log_model.py",
-    "02_Log_Artifacts_Tags.py",
-    "03_Get_Experiment.py",
-    "04_Predict_Batch.py",
-    "05_Auto_Model_Registration.py",
-    "train_kneighbors.py",
-    "train_random_forest.py",
-    "09_Compare_Runs.py",
-    "10_Tune_Nested_Runs.py",
+import tutorial
+
+SPARK_LESSONS = (
+    "00_datagen.py",
+    "06_Spark_Iceberg.py",
+    "07_XGBoost_Iceberg.py",
+    "07_Keep_Snapshot.py",
+    "08_Reproduce_Run.py",
 )
+LESSONS = [line for line in tutorial.LESSONS if line.split()[0] not in SPARK_LESSONS]
 
 
 @pytest.fixture(scope="module")

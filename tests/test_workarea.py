@@ -12,8 +12,10 @@ from conftest import (
     clean_environment,
     client_of,
     finish,
+    python,
     run_script,
     runs_in,
+    start_python,
     start_script,
     succeed,
 )
@@ -21,21 +23,10 @@ from conftest import (
 from cmlflow import options, workarea
 
 
-def python(code, work, cwd=None, **extra):
-    """Run a few lines in a process of their own, with the environment of a new terminal."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=cwd or work,
-        env=clean_environment(work, **extra),
-        capture_output=True,
-        text=True,
-    )
-
-
 def use_store(work, experiment=None, **extra):
     """Do what every lesson does before its first run."""
     code = f"from cmlflow import workarea; workarea.use_store({experiment!r})"
-    return python(code, work, **extra)
+    return finish(start_python(code, work, **extra))
 
 
 def type_the_command(done, work):
@@ -72,15 +63,15 @@ def leave_behind(database, ending):
 
 class TestRoot:
     def test_it_is_found_from_any_folder(self, tmp_path):
-        done = python("from cmlflow import workarea; print(workarea.root())", tmp_path)
-        assert done.stdout.strip() == str(ROOT)
+        printed = python("from cmlflow import workarea; print(workarea.root())", tmp_path)
+        assert printed.strip() == str(ROOT)
 
     def test_the_folder_one_stands_in_wins_over_the_installed_package(self, tmp_path):
         for folder in ("code", "cmlflow"):
             (tmp_path / folder).mkdir()
         (tmp_path / "code" / "00_datagen.py").touch()
         show = "from cmlflow import workarea; print(workarea.root())"
-        assert python(show, tmp_path, cwd=tmp_path / "code").stdout.strip() == str(tmp_path)
+        assert python(show, tmp_path, cwd=tmp_path / "code").strip() == str(tmp_path)
 
     def test_nowhere_near_the_project_it_says_what_to_do(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -159,14 +150,13 @@ class TestStore:
         area = tmp_path / "my lessons"
         area.mkdir()
         shutil.copy(empty_store, area / "mlflow.db")
-        done = python(
+        python(
             "import alembic.command, os, sys\n"
             "from mlflow.store.db.utils import _get_alembic_config\n"
             "config = _get_alembic_config(f'sqlite:///{os.getcwd()}/mlflow.db')\n"
             "alembic.command.downgrade(config, '-1')\n",
             area,
         )
-        assert done.returncode == 0, done.stderr[-2000:]
         done = use_store(area)
         if done.returncode != 0:  # MLflow 3 lacks a table then, and does it by itself
             assert "this one is older" in done.stderr

@@ -56,9 +56,19 @@ class Snapshot:
     catalog: str
 
     @property
-    def committed_at_iso(self) -> str:
-        """The time of the commit as ISO 8601 text, for example 2026-11-21T06:18:50.123+00:00."""
-        return self.committed_at.isoformat(timespec="milliseconds")
+    def tags(self) -> dict[str, str]:
+        """What a run says of the snapshot it was trained on, for `mlflow.set_tags`.
+
+        `training_table`, `iceberg_snapshot_id`, `iceberg_parent_id` (`none` for the first) and
+        `iceberg_snapshot_committed_at` (ISO 8601, for example 2026-11-21T06:18:50.123+00:00).
+        The rows are for the lessons to count: those that were read, not those that should be.
+        """
+        return {
+            "training_table": self.table,
+            "iceberg_snapshot_id": self.snapshot_id,
+            "iceberg_parent_id": self.parent_id or "none",
+            "iceberg_snapshot_committed_at": self.committed_at.isoformat(timespec="milliseconds"),
+        }
 
 
 def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:

@@ -1,0 +1,65 @@
+"""Ask servers on this machine, see where they listen, and end them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import subprocess
+
+import psutil
+from conftest import LIMIT
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def ask(
+    port: int, path: str = "/", method: str = "GET", body: str | None = None, **headers: str
+) -> tuple[int | None, str]:
+    """The status and the text of an answer, or (None, "") where nobody listens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except (ConnectionError, http.client.BadStatusLine):
+        return None, ""
+    finally:
+        connection.close()
+
+
+def family_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The process and all that it started, as long as they can be seen."""
+    return [parent := psutil.Process(process.pid), *parent.children(recursive=True)]
+
+
+def listening(process: subprocess.Popen) -> set[tuple[str, int]]:
+    """The addresses at which a process, or one that it started, listens."""
+    return {
+        tuple(connection.laddr)
+        for member in family_of(process)
+        for connection in member.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def alive(members: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie only waits for init."""
+    found = []
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if member.is_running() and member.status() != psutil.STATUS_ZOMBIE:
+                found.append(member)
+    return found
+
+
+def end(members: list[psutil.Process]) -> None:
+    """Kill those that still run."""
+    for member in alive(members):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()

@@ -164,7 +164,9 @@ def _start_local_spark() -> SparkSession:
     settings = {
         # On the class path before Java starts: a jar that is added later is ignored.
         "spark.driver.extraClassPath": str(jar),
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j}",
+        # Lessons are short: Java compiles quickly rather than well, see benchmarks/README.md.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
+        f"-Dlog4j2.configurationFile={log4j}",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

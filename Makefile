@@ -45,10 +45,11 @@ test-fast: .venv/complete  ## run the tests that need no Spark
 test-parity: .venv-parity/complete  ## run the lesson tests with the MLflow that CML ships
 	@.venv-parity/bin/python $(PYTEST) -m "not once"
 
-ui: .venv/complete  ## open the MLflow UI on what the lessons logged (PORT=5000)
+ui:  ## open the MLflow UI on what the lessons logged (PORT=5000)
 	@test -z "$$MLFLOW_TRACKING_URI" || { echo "MLFLOW_TRACKING_URI is set: the runs are there."; \
 		echo "For the local store:  unset MLFLOW_TRACKING_URI"; exit 1; }
 	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
+	@$(MAKE) --silent .venv/complete
 	@echo "Open http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
 	@.venv/bin/python -m mlflow ui --backend-store-uri "sqlite:///$(WORKAREA)/mlflow.db" --host 127.0.0.1 --port $(PORT)
 

@@ -14,11 +14,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from cmlflow import workarea
-from cmlflow.spark import JarUnavailable, iceberg_jar
+from cmlflow.spark import WAITING, JarUnavailable, iceberg_jar
 
 LESSONS = (
     "00_datagen.py",
@@ -100,13 +102,30 @@ def wait_for(process: subprocess.Popen, lesson: str) -> tuple[str, str]:
     Ctrl+C reaches the lesson too, which then closes its run and stops its Spark. It gets the time
     for that; only then does KeyboardInterrupt go on to the caller.
     """
+    remarks: list[str] = []
+    listener = threading.Thread(target=listen, args=(process.stderr, remarks))
+    listener.start()
     try:
-        return process.communicate()
+        out = process.stdout.read() if process.stdout else ""
+        process.wait()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on only the lesson heeds it
         print(f"\nInterrupted: waiting until {lesson} has ended", flush=True)
-        process.communicate()
+        if process.stdout:
+            process.stdout.read()
+        process.wait()
         raise
+    finally:
+        listener.join()
+    return out, "".join(remarks)
+
+
+def listen(stderr: TextIO | None, remarks: list[str]) -> None:
+    """Collect what a lesson says besides its output; pass on at once that it waits for another."""
+    for line in stderr or ():
+        remarks.append(line)
+        if WAITING in line:
+            print("\n     " + line[line.index(WAITING) :], end="", flush=True)
 
 
 def main() -> int:

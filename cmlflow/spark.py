@@ -40,6 +40,8 @@ JAVA_VERSIONS = (8, 11, 17)
 """The Java releases that Spark 3.5 runs on (spark.apache.org, "Overview", version 3.5)."""
 LONGEST_WAIT_MIN = 15
 """How long a lesson waits for another one that uses the tables of the same working area."""
+WAITING = "Waiting for another lesson that uses Spark"
+"""How the warning begins that says so; `tutorial.py` passes it on."""
 _locks: dict[Path, BaseFileLock] = {}  # one for each working area that this process has used
 
 
@@ -238,7 +240,7 @@ def _lock_tables() -> BaseFileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        warnings.warn(f"Waiting for another lesson that uses Spark in {file.parent}", stacklevel=4)
+        warnings.warn(f"{WAITING} in {file.parent}", stacklevel=4)
         try:
             lock.acquire(timeout=LONGEST_WAIT_MIN * 60)
         except Timeout as error:

@@ -89,10 +89,10 @@ def start_python(code: str, work: Path, *arguments: str, **options) -> subproces
     return start_command(*command, work=work, **{"cwd": work} | options)
 
 
-def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
+def finish(process: subprocess.Popen, limit: float = LIMIT) -> subprocess.CompletedProcess:
     """Wait for what `start_command` started; its input is closed."""
     try:
-        out, err = process.communicate(timeout=LIMIT)
+        out, err = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         for child in (*psutil.Process(process.pid).children(recursive=True), process):
             child.kill()

@@ -15,10 +15,13 @@ from conftest import (
     STANDINS,
     clean_environment,
     client_of,
+    finish,
     runs_in,
+    start_command,
     table_in,
     wait_until,
 )
+from filelock import FileLock
 from servers import ask, free_port, listening
 
 import tutorial
@@ -27,26 +30,13 @@ from cmlflow.spark import iceberg_jar
 pytestmark = pytest.mark.once
 
 
-def make(*words, work, **extra):
-    return subprocess.run(
-        ["make", "--no-print-directory", *words],
-        cwd=ROOT,
-        env=clean_environment(work, **extra),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
+def make(*words, work, **options):
+    return finish(start_command("make", "--no-print-directory", *words, work=work, **options))
 
 
-def run_tutorial(work, *arguments, prefix=(), **extra):
-    return subprocess.run(
-        [*prefix, sys.executable, str(ROOT / "tutorial.py"), *arguments],
-        cwd=work,
-        env=clean_environment(work, **extra),
-        capture_output=True,
-        text=True,
-        timeout=5 * LIMIT,
-    )
+def run_tutorial(work, *arguments, prefix=(), **options):
+    command = (*prefix, sys.executable, str(ROOT / "tutorial.py"), *arguments)
+    return finish(start_command(*command, work=work, cwd=work, **options), limit=5 * LIMIT)
 
 
 class TestTutorial:
@@ -115,6 +105,21 @@ class TestTutorial:
         assert tutorial.title("01_Active_Experiment.py") not in said
         assert ("the lesson has ended\n\nStopped." in said) == bool(options)  # in this order
         assert said.endswith(f"again:  {sys.executable} {ROOT}/tutorial.py\n")
+
+    @pytest.mark.spark
+    def test_that_a_lesson_waits_for_a_session_with_spark_is_said_at_once(self, work):
+        with FileLock(work / "spark-warehouse.lock"):
+            process = start_command(sys.executable, str(ROOT / "tutorial.py"), work=work)
+            said = ""
+            while "Waiting" not in said:
+                line = process.stdout.readline()
+                assert line, f"it ended with {process.wait()}: {said}"
+                said += line
+            os.killpg(process.pid, signal.SIGINT)
+        finish(process)
+        assert said.splitlines()[-2].rstrip() == tutorial.title("00_datagen.py")
+        waiting = f"     Waiting for another lesson that uses Spark in {work}"
+        assert said.splitlines()[-1] == waiting
 
     def test_commands_are_given_as_one_types_them_in_the_current_folder(self, monkeypatch):
         monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "python"))
@@ -250,22 +255,21 @@ def test_clean_removes_what_lessons_made_and_says_what(work):
     assert make("clean", work=work).stdout == "Nothing to remove\n"
 
 
-def test_clean_installs_no_environment(work, tmp_path_factory):
+@pytest.fixture
+def fresh_copy(tmp_path_factory):
+    """The project where no environment has been made yet."""
     copy = tmp_path_factory.mktemp("fresh copy")
     for name in ("Makefile", "tutorial.py", "pyproject.toml"):
         shutil.copy(ROOT / name, copy)
     for name in ("requirements.txt", "requirements-local.txt"):
         (copy / name).touch()
     shutil.copytree(ROOT / "cmlflow", copy / "cmlflow")
+    return copy
 
+
+def test_clean_installs_no_environment(work, fresh_copy):
     def clean(python):
-        return subprocess.run(
-            ["make", "--no-print-directory", "clean", f"PYTHON={python}"],
-            cwd=copy,
-            env=clean_environment(work),
-            capture_output=True,
-            text=True,
-        )
+        return make("clean", f"PYTHON={python}", work=work, cwd=fresh_copy)
 
     # The Python that this environment was made with has none of its packages.
     assert clean(sys._base_executable).stdout == f"Removed {work}/mlflow.db\n"
@@ -274,7 +278,7 @@ def test_clean_installs_no_environment(work, tmp_path_factory):
     assert done.returncode != 0
     assert "No Python 3.10, 3.11 or 3.12 found" in done.stdout
     assert "make clean PYTHON=" in done.stdout
-    assert not (copy / ".venv").exists()
+    assert not (fresh_copy / ".venv").exists()
 
 
 class TestUi:
@@ -310,11 +314,12 @@ class TestUi:
         assert "unset MLFLOW_TRACKING_URI" in done.stdout
         assert "secret" not in done.stdout + done.stderr
 
-    def test_before_anything_was_logged_it_says_what_to_run(self, tmp_path):
-        done = make("ui", work=tmp_path)
+    def test_before_anything_was_logged_it_says_what_to_run(self, tmp_path, fresh_copy):
+        done = make("ui", work=tmp_path, cwd=fresh_copy)
         assert done.returncode != 0
         assert "Run this first:  make tutorial" in done.stdout
         assert not (tmp_path / "mlflow.db").exists()
+        assert not (fresh_copy / ".venv").exists()  # nothing is installed only to say so
 
     def test_a_taken_port_is_told_as_in_the_readme(self, work):
         readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ line wins, and an empty variable counts as not set. No option may be called `--w
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
@@ -76,16 +77,25 @@ def parse(parser: ArgumentParser) -> Namespace:
 
 def whole_number(smallest: int, largest: int | None = None) -> Callable[[str], int]:
     """Return what `type=` of an option takes, for whole numbers in a range, both ends included."""
+    return _in_range(int, "whole number", smallest, largest)
+
+
+def number(smallest: float, largest: float | None = None) -> Callable[[str], float]:
+    """Return what `type=` of an option takes, for finite numbers in a range, ends included."""
+    return _in_range(float, "number", smallest, largest)
+
+
+def _in_range(kind: type, name: str, smallest: float, largest: float | None) -> Callable:
     wanted = f"{smallest} or more" if largest is None else f"from {smallest} to {largest}"
 
-    def convert(text: str) -> int:
+    def convert(text: str) -> float:
         try:
-            number = int(text)
+            value = kind(text)
         except ValueError:
-            number = None
-        if number is None or number < smallest or (largest is not None and number > largest):
-            raise ArgumentTypeError(f"{text} is not a whole number {wanted}")
-        return number
+            value = math.nan
+        if not (smallest <= value <= (sys.float_info.max if largest is None else largest)):
+            raise ArgumentTypeError(f"{text} is not a {name} {wanted}")
+        return value
 
     return convert
 

@@ -33,15 +33,11 @@ FIRST_DAY = 1704067200  # 2024-01-01 00:00 UTC, in seconds since 1970
 DAYS_PER_BATCH = 30
 
 parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-parser.add_argument("--rows", type=int, default=10_000, help="rows to generate")
+number = options.whole_number(1)
+parser.add_argument("--rows", type=number, default=10_000, help="rows to generate, 1 or more")
 parser.add_argument("--seed", type=int, default=42, help="the same seed gives the same rows")
 parser.add_argument("--append", action="store_true", help="add a new batch of later transactions")
 args = options.parse(parser)
-if args.rows < 1:
-    raise ValueError(
-        f"--rows is {args.rows}.\nExpected: 1 or more.\n"
-        "To generate the default number, run:  python code/00_datagen.py"
-    )
 try:
     spark = start_spark(CONNECTION_NAME)
 except SparkMissing as error:

@@ -20,15 +20,12 @@ import argparse
 from cmlflow import options, workarea
 
 parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-parser.add_argument("--alpha", type=float, default=0.5, help="strength of the penalty, 0 or more")
-parser.add_argument("--l1-ratio", type=float, default=0.5, help="share of the L1 penalty, 0 to 1")
+strength, share = options.number(0), options.number(0, 1)
+parser.add_argument(
+    "--alpha", type=strength, default=0.5, help="strength of the penalty, 0 or more"
+)
+parser.add_argument("--l1-ratio", type=share, default=0.5, help="share of the L1 penalty, 0 to 1")
 args = options.parse(parser)
-if not (args.alpha >= 0 and 0 <= args.l1_ratio <= 1):
-    raise ValueError(
-        f"--alpha is {args.alpha} and --l1-ratio is {args.l1_ratio}.\n"
-        "Expected: alpha 0 or more, l1-ratio from 0 to 1.\n"
-        "For the values of this lesson, run:  python code/01_Experiment.py"
-    )
 
 # %%
 #

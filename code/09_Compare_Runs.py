@@ -1,5 +1,5 @@
 """
-09 - Compare runs: a table, a figure, and a grid search that logs itself
+09 - Compare runs: a table, a figure, a grid search
 
 You learn  mlflow.search_runs, log_table, parallel coordinates, sklearn.autolog, child runs
 Reads      MLflow experiment "sklearn-classification"

@@ -63,10 +63,11 @@ def test_options_reach_the_model_and_the_store(work, split):
 @pytest.mark.parametrize(
     ("arguments", "met"),
     [
-        (["--alpha", "-1"], "--alpha is -1.0"),
-        (["--l1-ratio", "1.5"], "--l1-ratio is 1.5"),
-        (["--alpha", "nan"], "--alpha is nan"),
-        (["--alpha", "strong"], "invalid float value: 'strong'"),
+        (["--alpha", "-1"], "--alpha: -1 is not a number 0 or more."),
+        (["--l1-ratio", "1.5"], "--l1-ratio: 1.5 is not a number from 0 to 1."),
+        (["--alpha", "nan"], "--alpha: nan is not a number 0 or more."),
+        (["--alpha", "inf"], "--alpha: inf is not a number 0 or more."),
+        (["--alpha", "strong"], "--alpha: strong is not a number 0 or more."),
         (["--alhpa", "0.3"], "Unknown option --alhpa"),
     ],
 )

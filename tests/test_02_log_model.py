@@ -99,7 +99,7 @@ def test_the_last_two_cells_tell_it_apart_from_01_experiment_as_it_says():
 def test_a_bad_option_is_refused_before_any_run_exists(tmp_path):
     done = run_script(SCRIPT, tmp_path, "--l1-ratio", "-0.1")
     assert done.returncode != 0
-    assert "--l1-ratio is -0.1" in done.stderr
+    assert "--l1-ratio: -0.1 is not a number from 0 to 1." in done.stderr
     assert not (tmp_path / "mlflow.db").exists()
 
 

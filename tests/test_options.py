@@ -174,6 +174,25 @@ def test_a_whole_number_within_its_limits_is_taken(limits, text, number):
 
 
 @pytest.mark.parametrize(
+    ("limits", "text", "number"),
+    [((0,), "0", 0), ((0,), "1e3", 1000), ((0, 1), "0.25", 0.25), ((0, 1), "1", 1)],
+)
+def test_a_number_within_its_limits_is_taken(limits, text, number):
+    assert options.number(*limits)(text) == number
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [((0,), "-0.1"), ((0, 1), "1.01"), *(((0,), text) for text in ("nan", "inf", "two", ""))],
+)
+def test_any_other_number_is_refused_with_the_value_and_the_limits(limits, text):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        options.number(*limits)(text)
+    wanted = "from 0 to 1" if limits == (0, 1) else "0 or more"
+    assert str(caught.value) == f"{text} is not a number {wanted}"
+
+
+@pytest.mark.parametrize(
     ("limits", "text"),
     [((1,), "0"), ((1,), "-1"), ((0, 4), "5"), ((1,), "2.5"), ((1,), "nan"), ((1,), "two")],
 )

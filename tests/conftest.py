@@ -27,6 +27,10 @@ CODE = ROOT / "code"
 STANDINS = ROOT / "tests" / "standins"
 LIMIT = 300  # seconds; no lesson needs a tenth of it, but these machines are shared
 
+# What runs in the background (`nohup make test &`) ignores Ctrl+C, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def clean_environment(work: Path, **extra: str) -> dict[str, str]:
     """The environment of a new terminal: nothing that chooses a store, a Java or a connection."""

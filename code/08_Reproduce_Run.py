@@ -27,7 +27,8 @@ EXPERIMENT = "reproductions"
 parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
 parser.add_argument("--run-id", help="the run to repeat")
 parser.add_argument("--model", help="or: the registered model to repeat")
-parser.add_argument("--version", type=int, help="its version; by default the newest")
+number = options.whole_number(1)
+parser.add_argument("--version", type=number, help="its version, 1 or more; by default the newest")
 parser.add_argument("--alias", help="or one of its aliases, for example champion")
 args = options.parse(parser)
 if (args.version or args.alias) and not args.model:
@@ -42,10 +43,18 @@ if workarea.in_cml():
     mlflow.set_experiment(EXPERIMENT)  # in a new process, CML finds no run before this call
 client = mlflow.MlflowClient()
 run_id = args.run_id
-if run_id is None and args.alias:
-    run_id = client.get_model_version_by_alias(args.model, args.alias).run_id
-elif run_id is None and args.version:
-    run_id = client.get_model_version(args.model, str(args.version)).run_id
+if run_id is None and (args.version or args.alias):
+    try:
+        if args.alias:
+            run_id = client.get_model_version_by_alias(args.model, args.alias).run_id
+        else:
+            run_id = client.get_model_version(args.model, str(args.version)).run_id
+    except Exception as error:
+        raise workarea.MissingStep(
+            f"The model {args.model!r} has no {(args.alias or args.version)!r}: {error}",
+            "a version or an alias that it has; by default, the newest version is taken",
+            f"python code/08_Reproduce_Run.py --model {args.model!r}",
+        ) from error
 elif run_id is None:
     try:
         versions = client.search_model_versions(f"name = '{args.model}'" if args.model else "")
@@ -115,18 +124,20 @@ else:
         "a run of 06_Spark_Iceberg.py, 07_XGBoost_Iceberg.py or 07_Keep_Snapshot.py",
         "python code/07_Keep_Snapshot.py",
     )
-try:
-    training_code = mlflow.artifacts.load_text(f"runs:/{run_id}/training.py")
-except Exception as error:
-    verdict_is("impossible: the run logged no training.py")
-    raise workarea.MissingStep(
-        f"Run {run_id} logged no training.py, so nobody knows how it was trained.",
-        "a run that logged it; one of 07_XGBoost_Iceberg.py --distributed does not",
-        "python code/07_XGBoost_Iceberg.py",
-    ) from error
+logged = {}
+for name in ("training.py", "model/requirements.txt"):
+    try:
+        logged[name] = mlflow.artifacts.load_text(f"runs:/{run_id}/{name}")
+    except Exception as error:
+        verdict_is(f"impossible: the run logged no {name}")
+        raise workarea.MissingStep(
+            f"Run {run_id} logged no {name}, so nobody can repeat it.",
+            "a finished run with its training code and its model; --distributed logs no code",
+            "python code/07_XGBoost_Iceberg.py",
+        ) from error
 other_versions = []
-requirements = mlflow.artifacts.load_text(f"runs:/{run_id}/model/requirements.txt")
-for library, _, then in (line.strip().partition("==") for line in requirements.splitlines()):
+required = logged["model/requirements.txt"].splitlines()
+for library, _, then in (line.strip().partition("==") for line in required):
     if not then or library.startswith("mlflow"):  # mlflow stores the model, it does not train it
         continue
     try:
@@ -159,7 +170,7 @@ workarea.use_store(EXPERIMENT)
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 code = {}
-exec(compile(training_code, "training.py", "exec"), code)
+exec(compile(logged["training.py"], "training.py", "exec"), code)
 model_uri = f"runs:/{run_id}/model"
 flavors = mlflow.models.get_model_info(model_uri).flavors
 if "spark" in flavors:

@@ -2,6 +2,7 @@ import sqlite3
 from types import SimpleNamespace
 
 import mlflow
+import numpy as np
 import pytest
 from conftest import client_of, files_of, run_script, runs_in, succeed, table_in
 
@@ -130,14 +131,23 @@ def test_other_libraries_are_named_and_never_called_identical(area):
 
 
 def test_another_metric_is_named_and_never_called_identical(area):
+    """In the store: one metric in its last bit, another with a value more."""
     original = area.run["experiment-2"]
-    client = client_of(area.work)
-    value = original.data.metrics["train_loss"]
-    client.log_metric(original.info.run_id, "train_loss", value * (1 + 1e-15), timestamp=10**15)
-    done, again = reproduce(area.work, "--run-id", original.info.run_id, succeeds=False)
-    assert again.data.tags["reproduction_verdict"].startswith("different: train_loss (")
-    assert tags_of(area, original)["reproduction_verdict"].startswith("different: train_loss (")
-    assert f"Run {original.info.run_id} could not be repeated: different: train_loss" in done.stderr
+    run_id, value = original.info.run_id, original.data.metrics["train_loss"]
+    with sqlite3.connect(area.work / "mlflow.db") as store:
+        changed = (np.nextafter(value, 1), run_id, value)
+        cursor = store.execute(
+            "UPDATE metrics SET value = ? WHERE run_uuid = ? AND key = 'train_loss' AND value = ?",
+            changed,
+        )
+    store.close()
+    assert cursor.rowcount == 1
+    client_of(area.work).log_metric(run_id, "train_accuracy", 1.0, timestamp=10**15)
+    done, again = reproduce(area.work, "--run-id", run_id, succeeds=False)
+    verdict = again.data.tags["reproduction_verdict"]
+    assert verdict == "different: train_accuracy, train_loss (libraries: the same)"
+    assert tags_of(area, original)["reproduction_verdict"] == verdict
+    assert f"Run {run_id} could not be repeated: {verdict}" in done.stderr
     assert "Done" not in done.stdout
 
 
@@ -170,6 +180,20 @@ def test_a_run_without_training_code_is_told_apart(area):
     assert tags_of(area, run)["reproduction_verdict"].startswith("impossible: ")
 
 
+def test_a_run_that_was_stopped_before_its_model_is_told_apart(area):
+    client = client_of(area.work)
+    run = client.create_run(area.run["forest"].info.experiment_id)
+    tags = area.run["forest"].data.tags
+    for name in ("training_table", "iceberg_snapshot_id", "row_count"):
+        client.set_tag(run.info.run_id, name, tags[name])
+    client.log_text(run.info.run_id, "", "training.py")
+    done, again = reproduce(area.work, "--run-id", run.info.run_id, succeeds=False)
+    assert again is None
+    assert f"Run {run.info.run_id} logged no model/requirements.txt" in done.stderr
+    verdict = tags_of(area, run)["reproduction_verdict"]
+    assert verdict == "impossible: the run logged no model/requirements.txt"
+
+
 def test_a_run_without_a_snapshot_is_refused(work):
     succeed("02_log_model.py", work)
     (run,) = runs_in(work, "wine-quality-test")
@@ -187,6 +211,9 @@ def test_a_run_without_a_snapshot_is_refused(work):
         (("--run-id", "0" * 32), f"There is no run {'0' * 32}"),
         (("--alias", "champion"), "but of which model?"),
         (("--version", "1"), "but of which model?"),
+        (("--model", "m", "--version", "0"), "--version: 0 is not a whole number 1 or more."),
+        (("--model", "m", "--version", "2"), "The model 'm' has no 2: "),
+        (("--model", "m", "--alias", "champion"), "The model 'm' has no 'champion': "),
     ],
 )
 def test_what_cannot_be_found_is_said_before_anything_is_written(work, arguments, message):

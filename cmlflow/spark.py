@@ -130,7 +130,9 @@ def _connect(data_v1, name: str) -> SparkSession:
         known = ""
         for call in ("list_data_connections", "list_connections"):
             with contextlib.suppress(Exception):  # nothing may hide the error itself
-                known = f"{getattr(data_v1, call)()}, from "
+                # Names only: what else the answer holds is not known, and may be a secret.
+                names = [one for one in getattr(data_v1, call)() if isinstance(one, str)]
+                known = f"{names}, from " if names else known
         raise ConnectionFailed(
             f"The data connection {name!r} gave no Spark session: {_first_line(error)}\n"
             f"Expected: one of {known}Project Settings > Data Connections, "

@@ -14,7 +14,11 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 SQLITE_ENDINGS = ("", "-journal", "-wal", "-shm")
 """A SQLite database is up to four files: a journal that is left over changes the next database."""
@@ -142,6 +146,27 @@ def use_store(experiment: str | None = None) -> None:
             + _as_typed(sys.executable, "-m", "mlflow", "experiments", "restore")
             + f" --experiment-id {found.experiment_id}"
         )
+
+
+def find_run(run_id: str) -> Run | None:
+    """Return a run of the store, or None.
+
+    In CML a new process may be told only of runs of the experiment that it has set: if so, each
+    experiment is set in turn, and that of the run stays set.
+    """
+    import mlflow
+
+    with contextlib.suppress(Exception):
+        return mlflow.get_run(run_id)
+    experiments = []
+    if in_cml():
+        with contextlib.suppress(Exception):  # a store that does not list them
+            experiments = mlflow.search_experiments()
+    for experiment in experiments:
+        with contextlib.suppress(Exception):
+            mlflow.set_experiment(experiment_id=experiment.experiment_id)
+            return mlflow.get_run(run_id)
+    return None
 
 
 def artifact_location(experiment: str) -> str | None:

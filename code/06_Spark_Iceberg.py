@@ -5,7 +5,8 @@ You learn  how a run names the rows it was trained on, and how to read them agai
 Reads      nothing but what it writes
 Writes     Iceberg table spark_catalog.default.training; MLflow experiment "sparkml-experiment":
            three runs, each with a model and the tags of its snapshot
-Needs      Spark (in CML: a session with the Spark add-on); about 25 seconds
+Needs      Spark (in CML: a session with the Spark add-on, and before Spark starts
+           python cml/patch_spark_executor.py); about 25 seconds
 Run        python code/06_Spark_Iceberg.py, or Run All in a CML session
 
 The table is replaced, if a lesson made it. In a data lake that you share, give it a name of your
@@ -98,8 +99,9 @@ def train(name, snapshot, params):
     rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {snapshot.snapshot_id}").cache()
     with mlflow.start_run(run_name=name) as run:
         mlflow.set_tags(snapshot.tags | {"row_count": rows.count()})
+        dataset = mlflow.data.from_iceberg(rows, snapshot)
         try:
-            mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
+            mlflow.log_input(dataset, context="training")
         except Exception as error:
             print(f"No dataset: this store refused it ({type(error).__name__}); see the tags")
         mlflow.log_params(params)

@@ -91,6 +91,7 @@ TRAINING_CODE = "\n\n".join(inspect.getsource(function) for function in (fit_and
 # on a run; an Iceberg tag is a name in the table, and what has a name does not expire. To do it
 # again is harmless. Whoever deletes the model version may drop it: `snapshots.unpin`.
 import mlflow
+import numpy as np
 import sklearn
 from mlflow.models import infer_signature
 
@@ -101,8 +102,9 @@ rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {second.snapshot_id}")
 features = wines[:3].drop(columns=["wine_id", "quality"])
 with mlflow.start_run(run_name="forest") as run:
     mlflow.set_tags(second.tags | {"row_count": rows.count()})
+    dataset = mlflow.data.from_iceberg(rows, second)
     try:
-        mlflow.log_input(mlflow.data.from_iceberg(rows, second), context="training")
+        mlflow.log_input(dataset, context="training")
     except Exception as error:
         print(f"No dataset: this store refused it ({type(error).__name__}); see the tags")
     mlflow.log_params(PARAMS)
@@ -113,7 +115,10 @@ with mlflow.start_run(run_name="forest") as run:
         model,
         "model",
         signature=infer_signature(features, model.predict(features)),
-        pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"pandas=={pd.__version__}"],
+        pip_requirements=[
+            f"{library.__name__.replace('sklearn', 'scikit-learn')}=={library.__version__}"
+            for library in (sklearn, pd, np)
+        ],
         serialization_format="cloudpickle",
         registered_model_name=REGISTERED_MODEL,
     )

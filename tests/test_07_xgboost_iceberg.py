@@ -1,11 +1,12 @@
 import json
+import re
 from types import SimpleNamespace
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import client_of, files_of, run_script, runs_in, succeed, table_in
+from conftest import ROOT, client_of, files_of, run_script, runs_in, succeed, table_in
 from sklearn import metrics
 from xgboost import XGBClassifier
 
@@ -153,7 +154,7 @@ def test_signature_example_and_requirements_are_logged(lesson, run):
     assert np.allclose(example, X[part == 0][:3])
     requirements = mlflow.artifacts.load_text(f"{uri}/requirements.txt").splitlines()
     named = {line.partition("==")[0] for line in requirements}
-    assert {"xgboost", "scikit-learn", "pandas"} <= named
+    assert {"xgboost", "scikit-learn", "pandas", "numpy"} <= named
     assert not any("pytest" in line for line in requirements)
 
 
@@ -200,6 +201,33 @@ def test_it_compares_both_models_on_the_same_rows(lesson):
     old = metrics.average_precision_score(y[part == 0], older)
     new = lesson.second.data.metrics["average_precision"]
     assert f"average_precision: {old:.3f}; {new:.3f}" in lesson.printed[1]
+
+
+@pytest.mark.once
+def test_the_readme_prints_its_numbers(lesson):
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    first, second = lesson.first.data.metrics, lesson.second.data.metrics
+    old = re.search(r"average_precision: ([\d.]+); [\d.]+\n", lesson.printed[1])[1]
+    for sentence, numbers in (
+        (
+            r"average precision ([\d.]+) against ([\d.]+)\.",
+            [first["average_precision"], first["baseline_average_precision"]],
+        ),
+        (
+            r"accuracy would tell nothing here, ([\d.]+) against ([\d.]+)\.",
+            [first["accuracy"], first["baseline_accuracy"]],
+        ),
+        (
+            r"on the same test rows, ([\d.]+) and ([\d.]+),",
+            [float(old), second["average_precision"]],
+        ),
+        (
+            r"roc_auc ([\d.]+) and ([\d.]+)\)",
+            [second["roc_auc"], lesson.distributed.data.metrics["roc_auc"]],
+        ),
+    ):
+        printed = [float(number) for number in re.search(sentence, readme).groups()]
+        assert printed == pytest.approx(numbers, abs=0.0015), sentence
 
 
 def test_autolog_saves_what_the_text_says(lesson):

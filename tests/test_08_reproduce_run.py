@@ -118,20 +118,21 @@ def test_other_libraries_are_named_and_never_called_identical(area):
     original = area.run["experiment-2"]
     file = requirements_of(area, original)
     text = file.read_text()
-    file.write_text(text.replace("pyspark==", "pyspark==9.") + "\nno-such-library==1.0\n")
+    other = text.replace("pyspark==", "pyspark==9.")
+    file.write_text(other + "\nno-such-library==1.0\nnumpy\n")
     try:
         done, again = reproduce(area.work, "--run-id", original.info.run_id)
     finally:
         file.write_text(text)
     verdict = again.data.tags["reproduction_verdict"]
     assert verdict.startswith("equal numbers, but other libraries: pyspark 9.")
-    assert "no-such-library 1.0 then, not installed now" in verdict
+    assert "no-such-library 1.0 then, not installed now; numpy unknown then, " in verdict
     assert tags_of(area, original)["reproduction_verdict"] == verdict
     assert "identical" not in done.stdout.replace("Verdict: " + verdict, "")
 
 
 def test_another_metric_is_named_and_never_called_identical(area):
-    """In the store: one metric in its last bit, another with a value more."""
+    """In the store: one metric in its last bit, another in its step, a third with a value more."""
     original = area.run["experiment-2"]
     run_id, value = original.info.run_id, original.data.metrics["train_loss"]
     with sqlite3.connect(area.work / "mlflow.db") as store:
@@ -140,15 +141,87 @@ def test_another_metric_is_named_and_never_called_identical(area):
             "UPDATE metrics SET value = ? WHERE run_uuid = ? AND key = 'train_loss' AND value = ?",
             changed,
         )
+        store.execute(
+            "UPDATE metrics SET step = 1 WHERE run_uuid = ? AND key = 'baseline_accuracy'",
+            (run_id,),
+        )
     store.close()
     assert cursor.rowcount == 1
     client_of(area.work).log_metric(run_id, "train_accuracy", 1.0, timestamp=10**15)
     done, again = reproduce(area.work, "--run-id", run_id, succeeds=False)
     verdict = again.data.tags["reproduction_verdict"]
-    assert verdict == "different: train_accuracy, train_loss (libraries: the same)"
+    names = "baseline_accuracy, train_accuracy, train_loss"
+    assert verdict == f"different: {names} (libraries: the same)"
     assert tags_of(area, original)["reproduction_verdict"] == verdict
     assert f"Run {run_id} could not be repeated: {verdict}" in done.stderr
+    assert "pip install" not in done.stderr  # no library differs
     assert "Done" not in done.stdout
+
+
+def test_another_model_of_a_run_is_not_taken_for_its_own(area):
+    """A run as the forest's; its second model was registered, and its rows were miscounted."""
+    forest = area.run["forest"]
+    client_of(area.work)
+    model = mlflow.sklearn.load_model(f"runs:/{forest.info.run_id}/model")
+    code = mlflow.artifacts.load_text(f"runs:/{forest.info.run_id}/training.py")
+    options = {"pip_requirements": [], "serialization_format": "cloudpickle"}
+    names = ("training_table", "iceberg_snapshot_id")
+    with mlflow.start_run(experiment_id=forest.info.experiment_id) as run:
+        mlflow.set_tags({name: forest.data.tags[name] for name in names} | {"row_count": 2999})
+        mlflow.log_params(forest.data.params)
+        mlflow.log_metrics(forest.data.metrics)
+        mlflow.log_text(code, "training.py")
+        mlflow.sklearn.log_model(model, "model", **options)
+        model.estimators_ = model.estimators_[:-1]  # one tree less
+        mlflow.sklearn.log_model(model, "small", registered_model_name="small", **options)
+    _, again = reproduce(area.work, "--model", "small", succeeds=False)
+    assert again.data.tags["reproduction_of"] == run.info.run_id
+    verdict = again.data.tags["reproduction_verdict"]
+    assert verdict == "different: rows, predictions (libraries: the same)"
+
+
+def test_a_model_that_the_libraries_cannot_load_gets_a_verdict_that_names_them(area):
+    original = area.run["forest"]
+    requirements = requirements_of(area, original)
+    model = requirements.with_name("model.pkl")
+    texts = {file: file.read_bytes() for file in (requirements, model)}
+    requirements.write_bytes(texts[requirements].replace(b"scikit-learn==", b"scikit-learn==9."))
+    model.write_bytes(b"a pickle that is none")
+    try:
+        _, again = reproduce(area.work, "--run-id", original.info.run_id, succeeds=False)
+    finally:
+        for file, text in texts.items():
+            file.write_bytes(text)
+    assert again is None
+    verdict = tags_of(area, original)["reproduction_verdict"]
+    assert verdict.startswith("impossible: UnpicklingError in its code or its model (libraries: ")
+    assert "scikit-learn 9." in verdict
+
+
+def test_code_that_fails_when_it_trains_again_gets_a_verdict_in_both_runs(area):
+    original = area.run["experiment-1"]
+    client = client_of(area.work)
+    code = mlflow.artifacts.load_text(f"runs:/{original.info.run_id}/training.py")
+    broken = code.replace('float(params["regParam"])', 'float("two")')
+    assert broken != code
+    client.log_text(original.info.run_id, broken, "training.py")
+    _, again = reproduce(area.work, "--run-id", original.info.run_id, succeeds=False)
+    client_of(area.work).log_text(original.info.run_id, code, "training.py")
+    assert again.info.status == "FAILED"
+    verdict = "impossible: ValueError when it was trained again (libraries: the same)"
+    assert again.data.tags["reproduction_verdict"] == verdict
+    assert tags_of(area, original)["reproduction_verdict"] == verdict
+
+
+def test_in_another_catalog_it_gives_no_verdict(area, tmp_path):
+    original = area.run["one-machine"]
+    before = tags_of(area, original)
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{area.work}/mlflow.db"}
+    done = run_script(SCRIPT, tmp_path, "--run-id", original.info.run_id, **store)
+    assert done.returncode != 0
+    catalog = (area.work / "spark-warehouse").as_uri()
+    assert f"Expected: the catalog in which it was written, {catalog}." in done.stderr
+    assert tags_of(area, original) == before
 
 
 def test_a_missing_snapshot_is_the_verdict_and_the_error(area):
@@ -176,7 +249,7 @@ def test_a_run_without_training_code_is_told_apart(area):
     assert "training.py" not in files_of(area.work, run)
     done, again = reproduce(area.work, "--run-id", run.info.run_id, succeeds=False)
     assert again is None
-    assert "logged no training.py" in done.stderr
+    assert f"There is no runs:/{run.info.run_id}/training.py" in done.stderr
     assert tags_of(area, run)["reproduction_verdict"].startswith("impossible: ")
 
 
@@ -189,9 +262,9 @@ def test_a_run_that_was_stopped_before_its_model_is_told_apart(area):
     client.log_text(run.info.run_id, "", "training.py")
     done, again = reproduce(area.work, "--run-id", run.info.run_id, succeeds=False)
     assert again is None
-    assert f"Run {run.info.run_id} logged no model/requirements.txt" in done.stderr
+    assert f"There is no runs:/{run.info.run_id}/model/requirements.txt" in done.stderr
     verdict = tags_of(area, run)["reproduction_verdict"]
-    assert verdict == "impossible: the run logged no model/requirements.txt"
+    assert verdict == "impossible: the run has no requirements.txt"
 
 
 def test_a_run_without_a_snapshot_is_refused(work):
@@ -207,13 +280,15 @@ def test_a_run_without_a_snapshot_is_refused(work):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "None of 0 registered model versions was trained on an Iceberg snapshot"),
+        ((), "None of 0 versions of all registered models was trained on an Iceberg snapshot"),
+        (("--model", "m"), "None of 0 versions of m was trained on an Iceberg snapshot"),
         (("--run-id", "0" * 32), f"There is no run {'0' * 32}"),
-        (("--alias", "champion"), "but of which model?"),
-        (("--version", "1"), "but of which model?"),
+        (("--alias", "champion"), "Which run is that: alias champion?"),
+        (("--version", "1"), "Which run is that: version 1?"),
+        (("--model", "m", "--run-id", "r"), "Which run is that: run_id r, model m?"),
         (("--model", "m", "--version", "0"), "--version: 0 is not a whole number 1 or more."),
-        (("--model", "m", "--version", "2"), "The model 'm' has no 2: "),
-        (("--model", "m", "--alias", "champion"), "The model 'm' has no 'champion': "),
+        (("--model", "m", "--version", "2"), "The registry gave no version of m: "),
+        (("--model", "m", "--alias", "champion"), "The registry gave no version of m: "),
     ],
 )
 def test_what_cannot_be_found_is_said_before_anything_is_written(work, arguments, message):

@@ -175,6 +175,18 @@ def test_03_says_so_where_the_store_does_not_list_experiments(work):
     assert "unknown, this store does not list them (NotImplementedError)" in done.stderr
 
 
+@pytest.mark.parametrize("switches", [(), ("experiment-first",)], ids=["known", "experiment-first"])
+def test_08_finds_a_run_of_another_experiment(work, switches):
+    """Without Spark: it goes as far as to say that this run names no snapshot."""
+    client = client_of(work)
+    client.create_experiment("another")
+    run = client.create_run(client.create_experiment(WINES), run_name="x")
+    run_id = run.info.run_id
+    done = run_script("08_Reproduce_Run.py", work, "--run-id", run_id, **in_cml(work, *switches))
+    assert done.returncode != 0
+    assert f"Run {run_id} names no Iceberg snapshot" in done.stderr
+
+
 def test_05_without_aliases_leaves_the_tag_champion_on_the_newest_run_alone(work):
     client = client_of(work)
     experiment_id = client.create_experiment("auto-registration")

@@ -135,10 +135,11 @@ def test_the_recipe_from_data_to_its_models_works_as_written(area):
     run = area.runs["to-5"]
     code = recipe("Which models saw this data?")
     code = code.replace("<snapshot id>", dataset_of(run).digest)
-    code = code.replace(', "tags.training_table"', "")  # the runs of this test have no tags
     printed = python(code, area.work)
     assert run.info.run_id in printed
     assert area.runs["to-3"].info.run_id not in printed
+    nothing = python(recipe("Which models saw this data?"), area.work)  # an id that nobody has
+    assert "Empty DataFrame" in nothing
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +250,7 @@ def test_a_source_that_is_no_name_and_number_is_refused_before_it_reaches_sql():
             IcebergSource.from_dict(described)
 
 
-def test_a_table_that_is_not_there_names_the_catalog_and_how_to_choose_it(tmp_path, area):
+def test_another_catalog_is_told_apart_from_an_expired_snapshot(tmp_path, area):
     described = dataset_of(area.runs["to-3"]).source
     printed = python(
         "import sys, json, mlflow.data\n"
@@ -261,6 +262,10 @@ def test_a_table_that_is_not_there_names_the_catalog_and_how_to_choose_it(tmp_pa
         tmp_path,
         described,
     )
-    assert f"There is no table {TABLE} in {(tmp_path / 'spark-warehouse').as_uri()}" in printed
-    assert "CMLFLOW_WORKAREA=<folder>" in printed
+    problem, expected, cure = printed.splitlines()
+    here, there = ((folder / "spark-warehouse").as_uri() for folder in (tmp_path, area.work))
+    digest = dataset_of(area.runs["to-3"]).digest
+    assert problem == f"Snapshot {digest} of {TABLE} is not in {here}."
+    assert expected == f"Expected: the catalog in which it was written, {there}."
+    assert "CMLFLOW_WORKAREA=<folder>" in cure
     assert list((tmp_path / "spark-warehouse").glob("*")) == []

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 
-from cmlflow.snapshots import Snapshot, by_id
+from cmlflow.snapshots import Snapshot, SnapshotNotFound, by_id
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.types import Schema
     from pyspark.sql import DataFrame
+
+
+class WrongCatalog(SnapshotNotFound):
+    """The snapshot is not in this catalog, and it was written in another one."""
 
 
 class IcebergSource(DatasetSource):
@@ -40,7 +44,7 @@ class IcebergSource(DatasetSource):
             raise ValueError(
                 f"Table {table!r} with snapshot {snapshot_id!r} is no Iceberg source.\n"
                 "Expected: catalog.namespace.name, and digits.\n"
-                "To see what a run names, run:  python code/08_Reproduce_Run.py --help"
+                "To see what a run names, look at the top of its page in the UI, under Datasets."
             )
         self.table, self.snapshot_id, self.catalog = table, snapshot_id, catalog
 
@@ -50,11 +54,23 @@ class IcebergSource(DatasetSource):
         Raises:
             SnapshotNotFound: the catalog has no such table, or the table no such snapshot any
                 more; the message lists those that it has.
+            WrongCatalog: the same, in another catalog than the one that the source names.
         """
         from cmlflow.spark import start_spark
 
         spark = start_spark(self.catalog)
-        by_id(spark, self.table, self.snapshot_id)
+        here = spark.conf.get("spark.cmlflow.catalog", "unknown")
+        try:
+            by_id(spark, self.table, self.snapshot_id)
+        except SnapshotNotFound as error:
+            if here == self.catalog:
+                raise
+            raise WrongCatalog(
+                f"Snapshot {self.snapshot_id} of {self.table} is not in {here}.\n"
+                f"Expected: the catalog in which it was written, {self.catalog}.\n"
+                "To choose it, set the environment variable:  CONNECTION_NAME=<name> in CML, "
+                "CMLFLOW_WORKAREA=<folder> on a laptop"
+            ) from error
         return spark.sql(f"SELECT * FROM {self.table} VERSION AS OF {self.snapshot_id}")
 
     def to_dict(self) -> dict[str, str]:

@@ -131,7 +131,8 @@ def _connect(data_v1, name: str) -> SparkSession:
         for call in ("list_data_connections", "list_connections"):
             with contextlib.suppress(Exception):  # nothing may hide the error itself
                 # Names only: what else the answer holds is not known, and may be a secret.
-                names = [one for one in getattr(data_v1, call)() if isinstance(one, str)]
+                listed = getattr(data_v1, call)()
+                names = [one if isinstance(one, str) else one["name"] for one in listed]
                 known = f"{names}, from " if names else known
         raise ConnectionFailed(
             f"The data connection {name!r} gave no Spark session: {_first_line(error)}\n"

@@ -423,6 +423,11 @@ class TestConnection:
         assert expected.startswith("Expected: one of Project Settings > Data Connections")
         assert cure.endswith("CONNECTION_NAME=<name>")
 
+    def test_a_listing_with_more_than_names_shows_the_names_only(self, tmp_path):
+        said = self.connect(tmp_path, "typo", CONNECTIONS_CAN_BE_LISTED="as dictionaries")
+        assert said[2].startswith("Expected: one of ['test-lake'], from Project Settings")
+        assert "hunter2" not in "".join(said)
+
     @pytest.mark.spark
     def test_an_error_of_java_is_told_in_one_line(self, tmp_path):
         kind, what, expected, _ = self.connect(tmp_path, "test-lake", MASTER="local[many]")

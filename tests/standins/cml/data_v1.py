@@ -41,6 +41,8 @@ def get_connection(name):
 if "CONNECTIONS_CAN_BE_LISTED" in os.environ:
 
     def list_data_connections():
+        if os.environ["CONNECTIONS_CAN_BE_LISTED"] == "as dictionaries":
+            return [{"name": name, "password": "hunter2"} for name in CONNECTIONS]
         if os.environ["CONNECTIONS_CAN_BE_LISTED"] != "yes":
             raise RuntimeError(os.environ["CONNECTIONS_CAN_BE_LISTED"])
         return list(CONNECTIONS)

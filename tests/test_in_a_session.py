@@ -1,5 +1,7 @@
 """All lessons in one kernel, one after the other, as in a CML session, and all of them twice."""
 
+import re
+
 import pytest
 from conftest import ROOT, CellFailed, Kernel, runs_in, table_in
 
@@ -25,7 +27,7 @@ def session(module_work):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_each_lesson_reaches_its_last_line_twice(session, lesson):
     for printed in session:
-        assert "\nDone: " in printed[lesson]
+        assert re.search("^Done: ", printed[lesson], re.MULTILINE)
 
 
 def test_the_store_holds_the_runs_of_both_passes(session, module_work):

@@ -14,35 +14,23 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import TextIO
 
-from cmlflow import workarea
-from cmlflow.spark import WAITING, JarUnavailable, iceberg_jar
+from cmlflow import store, workarea
+from cmlflow.errors import JarUnavailable
+from cmlflow.spark import iceberg_jar
 
-LESSONS = (
-    "00_datagen.py",
-    "01_Active_Experiment.py",
-    "01_Experiment.py",
-    "02_log_model.py",
-    "02_Log_Artifacts_Tags.py",
-    "03_Get_Experiment.py",
-    "04_Predict_Batch.py",
-    "05_Auto_Model_Registration.py",
-    "06_Spark_Iceberg.py",
-    "07_XGBoost_Iceberg.py",
-    "00_datagen.py --append",  # the table grows,
-    "07_XGBoost_Iceberg.py",  # and 07 compares what was learnt before and after
-    "07_Keep_Snapshot.py",
-    "08_Reproduce_Run.py",
-    "train_kneighbors.py",
-    "train_random_forest.py",
-    "09_Compare_Runs.py",
-    "10_Tune_Nested_Runs.py",
-)
 CODE = Path(__file__).resolve().parent / "code"
+SECOND_PASSES = {
+    # The table grows, and the lesson compares what a model learns before and after.
+    "14_XGBoost_Iceberg.py": ("00_datagen.py --append", "14_XGBoost_Iceberg.py"),
+}
+LESSONS = tuple(
+    step
+    for script in sorted(path.name for path in CODE.glob("[0-9]*.py"))
+    for step in (script, *SECOND_PASSES.get(script, ()))
+)
 
 
 def title(lesson: str) -> str:
@@ -91,41 +79,24 @@ def run(lesson: str, verbose: bool) -> bool:
         return True
     print(f"{seconds}  failed\n")
     if not verbose:
-        print(error_message(err) or f"It ended with code {process.returncode}.")
+        print(error_message(err or "") or f"It ended with code {process.returncode}.")
     print(f"\nTo see all that this lesson says, run:  {command(CODE / script, *options)}")
     return False
 
 
-def wait_for(process: subprocess.Popen, lesson: str) -> tuple[str, str]:
+def wait_for(process: subprocess.Popen, lesson: str) -> tuple[str | None, str | None]:
     """Return what a lesson printed, once it has ended.
 
     Ctrl+C reaches the lesson too, which then closes its run and stops its Spark. It gets the time
     for that; only then does KeyboardInterrupt go on to the caller.
     """
-    remarks: list[str] = []
-    listener = threading.Thread(target=listen, args=(process.stderr, remarks))
-    listener.start()
     try:
-        out = process.stdout.read() if process.stdout else ""
-        process.wait()
+        return process.communicate()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on only the lesson heeds it
         print(f"\nInterrupted: waiting until {lesson} has ended", flush=True)
-        if process.stdout:
-            process.stdout.read()
-        process.wait()
+        process.communicate()
         raise
-    finally:
-        listener.join()
-    return out, "".join(remarks)
-
-
-def listen(stderr: TextIO | None, remarks: list[str]) -> None:
-    """Collect what a lesson says besides its output; pass on at once that it waits for another."""
-    for line in stderr or ():
-        remarks.append(line)
-        if WAITING in line:
-            print("\n     " + line[line.index(WAITING) :], end="", flush=True)
 
 
 def main() -> int:
@@ -156,7 +127,7 @@ def run_all(verbose: bool) -> int:
         if not run(lesson, verbose):
             return 1
     print(
-        f"\nAll lessons ran. Look at what they logged:  {workarea.how_to_open_ui()}\n"
+        f"\nAll lessons ran. Look at what they logged:  {store.how_to_open_ui()}\n"
         f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"
     )
     return 0

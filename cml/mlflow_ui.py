@@ -89,15 +89,15 @@ from pathlib import Path
 
 import mlflow
 
-from cmlflow import workarea
+from cmlflow import store, workarea
 
 pages = Path(mlflow.__file__).parent / "server" / "js" / "build" / "index.html"
 has_server = pages.is_file() and importlib.util.find_spec("flask") is not None
-store = os.environ.get("MLFLOW_TRACKING_URI", "")
-is_elsewhere = urlsplit(store).scheme in ("cml", "http", "https")
+uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+is_elsewhere = urlsplit(uri).scheme in ("cml", "http", "https")
 settings = {}
 if has_server and not is_elsewhere:
-    workarea.use_store()  # makes a new one if there is none
+    store.use_store()  # makes a new one if there is none
     settings = {
         "MLFLOW_BACKEND_STORE_URI": mlflow.get_tracking_uri(),  # no argument: think of a password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -107,9 +107,9 @@ if has_server and not is_elsewhere:
     command += ["--default-artifact-root", workarea.path("mlartifacts").as_uri()]
     print(f"MLflow UI: http://127.0.0.1:{port}, in CML under Applications (stop with Ctrl+C)")
 else:
-    if is_elsewhere and not store.startswith("cml:"):
+    if is_elsewhere and not uri.startswith("cml:"):
         reason = "The runs of this project are on an MLflow server, which has a UI of its own."
-        advice = f"Look at: {workarea.how_to_open_ui()}."
+        advice = f"Look at: {store.how_to_open_ui()}."
     elif is_elsewhere or workarea.in_cml():
         project = os.environ.get("CDSW_PROJECT") or "this project"
         reason = "The runs of this project are in Cloudera Machine Learning's own store."

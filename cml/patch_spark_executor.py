@@ -13,14 +13,13 @@ Run        python cml/patch_spark_executor.py, before Spark starts; once per ses
 # -----------
 # The template belongs to the session and is gone with it. Where there is none, as on a laptop,
 # nothing is to be done. `spark-executor.json` in the project is an example of its shape.
-import argparse
 from pathlib import Path
 
 from cmlflow import options
 
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 parser.add_argument("--file", default="/tmp/spark-executor.json", help="the pod template")
-args = options.parse(parser)
+args = parser.parse_args()
 template = Path(args.file).resolve()  # a link stays a link
 before = template.read_bytes() if template.is_file() else None
 

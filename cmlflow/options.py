@@ -13,66 +13,66 @@ import os
 import sys
 from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import NoReturn
 
-
-class UnknownOption(ValueError):
-    """The command line holds an option that the lesson does not have."""
+from cmlflow.errors import BadInput
 
 
-class BadValue(ValueError):
-    """An option, or the variable in its place, has a value that it cannot have, or none."""
+def parser() -> LessonParser:
+    """Return a parser for the options of a lesson; a lesson without options uses it too."""
+    return LessonParser(allow_abbrev=False, exit_on_error=False)  # or `--f=FILE` were `--folds`
 
 
-def parse(parser: ArgumentParser) -> Namespace:
-    """Return the lesson's options, whoever started it.
+class LessonParser(ArgumentParser):
+    """An `argparse.ArgumentParser` for options that are long, and take one value or none."""
 
-    A kernel starts with `-f FILE` or `--f=FILE`, a CML job may add words: those are passed over.
-    In a terminal a misspelt option is an error, since ignoring it would give another result than
-    the one asked for.
-
-    Args:
-        parser: made with `allow_abbrev=False`, or `--f=FILE` would be taken for `--folds`. Its
-            options are long ones; each takes one value or is a flag.
-
-    Raises:
-        UnknownOption: a word that the parser does not know, with or without a dash.
-        BadValue: text where a number belongs, a number out of range, no value at all, and so on.
-            Never SystemExit, which argparse prefers: a CML job would fail without a reason.
-    """
-
-    def refuse(message: str) -> NoReturn:
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would end the process for."""
         raise ArgumentError(None, message)
 
-    parser.error = refuse
-    options = {option: action for action in parser._actions for option in action.option_strings}
-    given = {word.partition("=")[0] for word in sys.argv[1:]}
-    variables = [
-        option
-        for option, action in options.items()
-        if option not in given and action.dest != "help" and _text(option)
-    ]
-    words = [word for option in variables for word in _as_words(option, options[option])]
-    try:
-        known, others = parser.parse_known_args([*words, *sys.argv[1:]])
-    except ArgumentError as error:
-        option = error.argument_name
-        if option in variables:
-            raise _bad_variable(option, options[option], error.message) from error
-        usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-        expected = options[option].help if option in options else usage
-        raise BadValue(
-            f"{f'{option}: ' if option else ''}{error.message}.\nExpected: {expected}.\n"
-            f"To see what each option does, run:  python {sys.argv[0]} --help"
-        ) from error
-    unknown = [word for word in others if not _is_kernels(word)]
-    if unknown and not _in_kernel() and "-f" not in others:
-        raise UnknownOption(
-            f"Unknown option {unknown[0]}.\n"
-            f"Expected: {', '.join(option for option in options if option.startswith('--'))}.\n"
-            f"To see what each one does, run:  python {sys.argv[0]} --help"
-        )
-    return known
+    def parse_args(self) -> Namespace:
+        """Return the lesson's options, whoever started it.
+
+        A kernel starts with `-f FILE` or `--f=FILE`, a CML job may add words: those are passed
+        over. In a terminal a misspelt option is an error, since ignoring it would give another
+        result than the one asked for.
+
+        Raises:
+            BadInput: an unknown word, text where a number belongs, a number out of range, no
+                value at all, and so on. SystemExit only after `--help`: a CML job that ends with
+                it fails without a reason.
+        """
+        options = {option: action for action in self._actions for option in action.option_strings}
+        given = {word.partition("=")[0] for word in sys.argv[1:]}
+        variables = [
+            option
+            for option, action in options.items()
+            if option not in given and action.dest != "help" and _text(option)
+        ]
+        words = [word for option in variables for word in _as_words(option, options[option])]
+        try:
+            known, others = self.parse_known_args([*words, *sys.argv[1:]])
+        except ArgumentError as error:
+            option = error.argument_name
+            if option in variables:
+                raise _bad_variable(option, options[option], error.message) from error
+            usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+            raise BadInput(
+                f"{f'{option}: ' if option else ''}{error.message}.",
+                options[option].help if option in options else usage,
+                f"To see what each option does, run:  python {sys.argv[0]} --help",
+            ) from error
+        unknown = [word for word in others if not _is_kernels(word)]
+        if unknown and not _in_kernel() and "-f" not in others:
+            (word, *_) = unknown
+            near = get_close_matches(word.partition("=")[0], options, 1)
+            raise BadInput(
+                f"Unknown option {word}." + (f" Did you mean {near[0]}?" if near else ""),
+                ", ".join(option for option in options if option.startswith("--")),
+                f"To see what each one does, run:  python {sys.argv[0]} --help",
+            )
+        return known
 
 
 def whole_number(smallest: int, largest: int | None = None) -> Callable[[str], int]:
@@ -118,11 +118,11 @@ def _as_words(option: str, action: Action) -> list[str]:
     return [option] if text.lower() in ("1", "true") else []
 
 
-def _bad_variable(option: str, action: Action, problem: str) -> BadValue:
-    return BadValue(
-        f"{_variable(option)}, the environment variable for {option}: {problem}.\n"
-        f"Expected: {action.help}.\n"
-        f"To go back to the default, run:  unset {_variable(option)}"
+def _bad_variable(option: str, action: Action, problem: str) -> BadInput:
+    return BadInput(
+        f"{_variable(option)}, the environment variable for {option}: {problem}.",
+        action.help,
+        f"To go back to the default, run:  unset {_variable(option)}",
     )
 
 

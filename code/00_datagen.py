@@ -21,10 +21,9 @@ guessing gets 0.50 and 0.07 (on a million rows). Whoever reports clearly more ha
 # In CML, `CONNECTION_NAME` names the data connection of your workbench (Project Settings > Data
 # Connections). Set it as an environment variable, or change the default here. On a laptop it is
 # not used: there, Spark runs locally and writes below `spark-warehouse/`.
-import argparse
-
-from cmlflow import options, snapshots, workarea
-from cmlflow.spark import SparkMissing, start_spark
+from cmlflow import errors, options, snapshots
+from cmlflow.errors import SparkMissing
+from cmlflow.spark import start_spark
 
 CONNECTION_NAME = "go01-aw-dl"
 TABLE = "spark_catalog.default.transactions"
@@ -32,12 +31,12 @@ LESSON = "code/00_datagen.py"
 FIRST_DAY = 1704067200  # 2024-01-01 00:00 UTC, in seconds since 1970
 DAYS_PER_BATCH = 30
 
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 number = options.whole_number(1)
 parser.add_argument("--rows", type=number, default=10_000, help="rows to generate, 1 or more")
 parser.add_argument("--seed", type=int, default=42, help="the same seed gives the same rows")
 parser.add_argument("--append", action="store_true", help="add a new batch of later transactions")
-args = options.parse(parser)
+args = parser.parse_args()
 try:
     spark = start_spark(CONNECTION_NAME)
 except SparkMissing as error:
@@ -110,7 +109,7 @@ if spark is not None:
     first_id, first_second, seed = 0, FIRST_DAY, args.seed
     if args.append:
         if not spark.catalog.tableExists("default.transactions"):
-            raise workarea.MissingStep(
+            raise errors.MissingStep(
                 f"--append found no table {TABLE}.",
                 "a table with a first batch",
                 f"python {LESSON}",
@@ -143,11 +142,12 @@ if spark is not None:
     found = spark.table(TABLE).where(ours).count()
     if found > args.rows:
         before = snapshots.current(spark, TABLE, made_by=LESSON).parent_id
-        raise RuntimeError(
+        raise errors.LessonError(
             f"{found} rows of {TABLE} have the {args.rows} ids from {first_id}: another session "
-            "appended at the same time.\nExpected: every id once.\n"
+            "appended at the same time.",
+            "every id once",
             "To undo the last append, run in Spark:  CALL spark_catalog.system."
-            f"rollback_to_snapshot('default.transactions', {before})"
+            f"rollback_to_snapshot('default.transactions', {before})",
         )
     print(f"{args.rows} rows with ids from {first_id}, seed {seed}")
 

@@ -18,12 +18,12 @@ Run        python code/01_Active_Experiment.py, or Run All in a CML session
 # the platform decides (the location is then None).
 import mlflow
 
-from cmlflow import workarea
+from cmlflow import store, workarea
 
 EXPERIMENT = "example-experiment"
-workarea.use_store()  # a local MLflow store on a laptop; CML brings its own
+store.use_store()  # a local MLflow store on a laptop; CML brings its own
 
-location = workarea.artifact_location(EXPERIMENT)
+location = store.artifact_location(EXPERIMENT)
 try:
     mlflow.create_experiment(EXPERIMENT, artifact_location=location)
     print(f"Experiment {EXPERIMENT} created")
@@ -86,5 +86,5 @@ for run_id in (run.info.run_id, second_run.info.run_id):
 print(
     f"Done: runs {run.info.run_id} and {second_run.info.run_id} in {EXPERIMENT}\n"
     f"Look at: Experiments > {EXPERIMENT}: two runs with the same numbers.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -15,17 +15,15 @@ Run        python code/01_Experiment.py [--alpha 0.5] [--l1-ratio 0.5]
 # 4,898 white wines were measured in a laboratory and graded by experts from 0 to 10. We fit a
 # straight line with a penalty (an ElasticNet). `alpha` is the strength of the penalty and
 # `l1_ratio` its kind: 1 drops measurements altogether, 0 only shrinks their weights.
-import argparse
+from cmlflow import options, store, workarea
 
-from cmlflow import options, workarea
-
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 strength, share = options.number(0), options.number(0, 1)
 parser.add_argument(
     "--alpha", type=strength, default=0.5, help="strength of the penalty, 0 or more"
 )
 parser.add_argument("--l1-ratio", type=share, default=0.5, help="share of the L1 penalty, 0 to 1")
-args = options.parse(parser)
+args = parser.parse_args()
 
 # %%
 #
@@ -73,7 +71,7 @@ baseline_rmse = mean_squared_error(y_test, np.full(len(y_test), y_train.mean()))
 import mlflow
 
 EXPERIMENT = "wine-quality-test"
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name="elasticnet") as run:
@@ -105,5 +103,5 @@ print(
     f"Done: rmse {rmse:.3f}; always guessing the mean: {baseline_rmse:.3f} "
     f"(run {run.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT} > elasticnet, its chart of rmse_by_train_rows.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -17,10 +17,10 @@ Run        python code/02_Log_Artifacts_Tags.py, or Run All in a CML session
 # job, or in a terminal, the same script would log into "Default". So each lesson sets its own.
 import mlflow
 
-from cmlflow import workarea
+from cmlflow import store, workarea
 
 EXPERIMENT = "wine-quality-test"
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 
@@ -79,5 +79,5 @@ print(f"states are at {states_uri}; json.json says {fetched['rows']} rows")
 print(
     f"Done: 2 files under states, 1 README, 1 figure, 1 dict and 3 tags (run {run.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT} > files-and-tags, the Artifacts of the run.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -14,17 +14,15 @@ Run        python code/02_log_model.py [--alpha 0.6] [--l1-ratio 0.6]
 # -----------------------------------------------------------------
 # Data, split and scores are as before; the curve by training rows is left out. New are the last
 # two cells: one logs the model, the other loads it back.
-import argparse
+from cmlflow import options, store, workarea
 
-from cmlflow import options, workarea
-
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 strength, share = options.number(0), options.number(0, 1)
 parser.add_argument(
     "--alpha", type=strength, default=0.6, help="strength of the penalty, 0 or more"
 )
 parser.add_argument("--l1-ratio", type=share, default=0.6, help="share of the L1 penalty, 0 to 1")
-args = options.parse(parser)
+args = parser.parse_args()
 
 # %%
 #
@@ -70,7 +68,7 @@ import sklearn
 from mlflow.models import infer_signature
 
 EXPERIMENT = "wine-quality-test"
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name="elasticnet-with-model") as run:
@@ -104,5 +102,5 @@ print(f"Largest difference to the fitted model's predictions: {difference}")
 print(
     f"Done: rmse {rmse:.3f}; always guessing the mean: {baseline_rmse:.3f} (model {model_uri})\n"
     f"Look at: Experiments > {EXPERIMENT} > elasticnet-with-model, its logged model.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

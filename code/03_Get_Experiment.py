@@ -13,18 +13,17 @@ Run        python code/03_Get_Experiment.py [--experiment wine-quality-test]
 # An experiment by its name
 # -------------------------
 # Ids differ on every machine. Names do not, so a script asks by name.
-import argparse
 from datetime import datetime, timezone
 
 import mlflow
 
-from cmlflow import options, workarea
+from cmlflow import errors, options, store
 
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 parser.add_argument("--experiment", default="wine-quality-test", help="name of an experiment")
-args = options.parse(parser)
+args = parser.parse_args()
 
-workarea.use_store()  # a local MLflow store on a laptop; CML brings its own
+store.use_store()  # a local MLflow store on a laptop; CML brings its own
 client = mlflow.MlflowClient()
 experiment = client.get_experiment_by_name(args.experiment)
 if experiment is None:
@@ -32,7 +31,7 @@ if experiment is None:
         names = ", ".join(found.name for found in client.search_experiments()) or "none"
     except Exception as error:  # a managed store may not be able to list them
         names = f"unknown, this store does not list them ({type(error).__name__})"
-    raise workarea.MissingStep(
+    raise errors.MissingStep(
         f"There is no experiment {args.experiment!r}.",
         f"one that exists: {names}",
         "python code/02_log_model.py",
@@ -65,7 +64,7 @@ runs = sorted(
     key=lambda run: (run.data.metrics["rmse"], -run.info.start_time),
 )
 if not runs:
-    raise workarea.MissingStep(
+    raise errors.MissingStep(
         f"No run of {args.experiment!r} has the metric rmse.",
         "at least one run with a score",
         "python code/02_log_model.py",
@@ -108,5 +107,5 @@ print(
     f"Done: best of {len(runs)} runs has rmse {best.data.metrics['rmse']:.3f} "
     f"(run {best.info.run_id})\n"
     f"Look at: Experiments > {args.experiment}, sorted by rmse.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

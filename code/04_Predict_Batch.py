@@ -13,20 +13,19 @@ Run        python code/04_Predict_Batch.py [--batch FILE.csv] [--output FILE.csv
 # Which model?
 # ------------
 # The newest finished run that has a model. It is found by asking, not by an id pasted in here.
-import argparse
 from pathlib import Path
 
 import mlflow
 
-from cmlflow import options, workarea
+from cmlflow import errors, options, store, workarea
 
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 parser.add_argument("--batch", type=Path, help="CSV file; default: the test wines of 02_log_model")
 parser.add_argument("--output", type=Path, help="default: data/predictions.csv")
-args = options.parse(parser)
+args = parser.parse_args()
 
 EXPERIMENT = "wine-quality-test"
-workarea.use_store()  # a local MLflow store on a laptop; CML brings its own
+store.use_store()  # a local MLflow store on a laptop; CML brings its own
 client = mlflow.MlflowClient()
 experiment = client.get_experiment_by_name(EXPERIMENT)
 runs = []
@@ -43,7 +42,7 @@ run = next(
     None,
 )
 if run is None:
-    raise workarea.MissingStep(
+    raise errors.MissingStep(
         f"No finished run of the experiment {EXPERIMENT!r} has a model ({len(runs)} runs).",
         "one run that logged a model",
         "python code/02_log_model.py",
@@ -67,18 +66,19 @@ if args.batch is None:
     np.random.seed(40)
     batch = train_test_split(wines)[1].reset_index(drop=True)
 elif not args.batch.is_file():
-    raise FileNotFoundError(
-        f"There is no file {args.batch}.\nExpected: a CSV file with the wines to score.\n"
-        "To score the test wines, run:  python code/04_Predict_Batch.py"
+    raise errors.BadInput(
+        f"There is no file {args.batch}.",
+        "a CSV file with the wines to score",
+        "To score the test wines, run:  python code/04_Predict_Batch.py",
     )
 else:
     try:
         batch = pd.read_csv(args.batch)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{args.batch} cannot be read: {str(error).strip()}.\n"
-            "Expected: a CSV file with a header line and wines to score.\n"
-            "To see a batch that fits, run:  python code/04_Predict_Batch.py"
+        raise errors.BadInput(
+            f"{args.batch} cannot be read: {str(error).strip()}.",
+            "a CSV file with a header line and wines to score",
+            "To see a batch that fits, run:  python code/04_Predict_Batch.py",
         ) from error
 
 # %%
@@ -106,10 +106,10 @@ for name in [*expected, "quality"] if "quality" in batch else expected:
 if batch.empty:
     problems.append("the file has no rows")
 if problems:
-    raise ValueError(
-        f"{args.batch} does not fit the model: {'; '.join(problems)}.\n"
-        f"Expected: the signature's columns, all numbers: {', '.join(expected)}.\n"
-        "To see a batch that fits, run:  python code/04_Predict_Batch.py"
+    raise errors.BadInput(
+        f"{args.batch} does not fit the model: {'; '.join(problems)}.",
+        f"the signature's columns, all numbers: {', '.join(expected)}",
+        "To see a batch that fits, run:  python code/04_Predict_Batch.py",
     )
 OURS = ("prediction", "run_id", "model_uri")
 extra = [name for name in batch if name not in (*expected, *OURS)]

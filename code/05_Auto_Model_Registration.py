@@ -19,7 +19,7 @@ from sklearn.linear_model import ElasticNet
 from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import train_test_split
 
-from cmlflow import workarea
+from cmlflow import errors, store, workarea
 
 REGISTERED_MODEL = "Auto-Deployed Model"
 EXPERIMENT = "auto-registration"
@@ -46,7 +46,7 @@ import mlflow
 import sklearn
 from mlflow.models import infer_signature
 
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name="registered") as run:
@@ -106,14 +106,14 @@ except Exception as error:  # a registry may keep its files where a session cann
     model_uri = f"runs:/{run.info.run_id}/model"
     loaded = mlflow.pyfunc.load_model(model_uri)
 if not np.array_equal(loaded.predict(X_test), predictions):
-    raise ValueError(
-        f"{model_uri} predicts otherwise than the model that was registered.\n"
-        f"Expected: version {version}, made by run {run.info.run_id}.\n"
+    raise errors.BadInput(
+        f"{model_uri} predicts otherwise than the model that was registered.",
+        f"version {version}, made by run {run.info.run_id}",
         "If another session registers at the same time, run this again:  "
-        "python code/05_Auto_Model_Registration.py"
+        "python code/05_Auto_Model_Registration.py",
     )
 print(
     f"Done: {model_uri} is version {version} and predicts the same for {len(X_test)} wines\n"
     f"Look at: Model registry > {REGISTERED_MODEL}, {where}.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -19,7 +19,7 @@ own (`TABLE` below): two people who run this at the same time would write to one
 # ---------------------------
 # In CML, `CONNECTION_NAME` names the data connection of your workbench (Project Settings > Data
 # Connections). Set it as an environment variable, or change the default here.
-from cmlflow import snapshots, workarea
+from cmlflow import errors, snapshots, store, workarea
 from cmlflow.spark import start_spark
 
 CONNECTION_NAME = "go01-aw-dl"
@@ -32,7 +32,7 @@ spark = start_spark(CONNECTION_NAME)
 
 import mlflow
 
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 
@@ -153,11 +153,11 @@ new_rows = [
 spark.createDataFrame(new_rows, COLUMNS).writeTo(TABLE).append()
 second_snapshot = snapshots.current(spark, TABLE, made_by=LESSON)
 if second_snapshot.parent_id != first_snapshot.snapshot_id:
-    raise RuntimeError(
+    raise errors.LessonError(
         f"Somebody else wrote to {TABLE}: the parent of our snapshot is "
-        f"{second_snapshot.parent_id}.\n"
-        f"Expected: {first_snapshot.snapshot_id}, the snapshot of experiment 1.\n"
-        f"When nobody else uses the table, run this again:  python {LESSON}"
+        f"{second_snapshot.parent_id}.",
+        f"{first_snapshot.snapshot_id}, the snapshot of experiment 1",
+        f"When nobody else uses the table, run this again:  python {LESSON}",
     )
 run_2 = train("experiment-2", second_snapshot, {"maxIter": 10, "regParam": 0.002})
 
@@ -224,5 +224,5 @@ spark.stop()
 print(
     f"Done: experiments 1 and 3 share snapshot {snapshot_id}\n"
     f"Look at: Experiments > {EXPERIMENT}, the tags of the three runs.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

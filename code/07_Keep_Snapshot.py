@@ -18,7 +18,7 @@ Run        python code/07_Keep_Snapshot.py, or Run All in a CML session
 # wines that grows twice: three snapshots. The model will be trained on the second.
 import pandas as pd
 
-from cmlflow import snapshots, workarea
+from cmlflow import errors, snapshots, store, workarea
 from cmlflow.spark import start_spark
 
 CONNECTION_NAME = "go01-aw-dl"
@@ -95,7 +95,7 @@ import numpy as np
 import sklearn
 from mlflow.models import infer_signature
 
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {second.snapshot_id}")
@@ -151,7 +151,7 @@ for snapshot in (first, second):
         source = snapshots.by_id(spark, TABLE, snapshot.snapshot_id)
         kept = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {source.snapshot_id}").count()
         print(f"snapshot {snapshot.snapshot_id} is kept: {kept} wines")
-    except snapshots.SnapshotNotFound:
+    except errors.SnapshotNotFound:
         print(f"snapshot {snapshot.snapshot_id} is gone")
 
 # %%
@@ -165,5 +165,5 @@ print(
     f"Done: {REGISTERED_MODEL} version {version} and its {second.row_count} rows are kept "
     f"(run {run.info.run_id})\n"
     f"Look at: Model registry > {REGISTERED_MODEL}, and the tag iceberg_tag of the run.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

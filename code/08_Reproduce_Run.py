@@ -2,7 +2,7 @@
 08 - Train a run again, to the last bit
 
 You learn  what a run must keep so that anybody can repeat it: rows, code, params, versions
-Reads      a run of code/06_Spark_Iceberg.py, 07_XGBoost_Iceberg.py or 07_Keep_Snapshot.py, and
+Reads      a run of code/06_Spark_Iceberg.py, 14_XGBoost_Iceberg.py or 07_Keep_Snapshot.py, and
            the Iceberg snapshot that it names
 Writes     MLflow experiment "reproductions": one run; the verdict, as a tag of both runs
 Needs      Spark (in CML: a session with the Spark add-on); one of those lessons; about 20 seconds
@@ -15,31 +15,29 @@ Run        python code/08_Reproduce_Run.py [--run-id ID] [--model NAME --version
 # ----------
 # Give a run id, or a registered model with a version or an alias. By default it is the newest
 # model version whose run names an Iceberg snapshot.
-import argparse
-
 import mlflow
 
-from cmlflow import options, workarea
+from cmlflow import errors, options, snapshots, store, workarea
 
 CONNECTION_NAME = "go01-aw-dl"
 EXPERIMENT = "reproductions"
 
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 number = options.whole_number(1)
 parser.add_argument("--run-id", help="the run to repeat")
 parser.add_argument("--model", help="or: the registered model to repeat")
 parser.add_argument("--version", type=number, help="its version, 1 or more; by default the newest")
 parser.add_argument("--alias", help="or one of its aliases, for example champion")
-args = options.parse(parser)
+args = parser.parse_args()
 chosen = {name: value for name, value in vars(args).items() if value is not None}
 if set(chosen) not in (set(), {"run_id"}, {"model"}, {"model", "version"}, {"model", "alias"}):
-    raise ValueError(
-        f"Which run is that: {', '.join(f'{name} {value}' for name, value in chosen.items())}?\n"
-        "Expected: a run id; or a model, alone or with one of version and alias; or nothing.\n"
-        "For the newest that was trained on a snapshot, run:  python code/08_Reproduce_Run.py"
+    raise errors.BadInput(
+        f"Which run is that: {', '.join(f'{name} {value}' for name, value in chosen.items())}?",
+        "a run id; or a model, alone or with one of version and alias; or nothing",
+        "For the newest that was trained on a snapshot, run:  python code/08_Reproduce_Run.py",
     )
 
-workarea.use_store()  # a local MLflow store on a laptop; CML brings its own
+store.use_store()  # a local MLflow store on a laptop; CML brings its own
 client = mlflow.MlflowClient()
 
 
@@ -50,10 +48,10 @@ def iceberg_datasets(run):
 
 
 if args.run_id:
-    original, model_uri = workarea.find_run(args.run_id), f"runs:/{args.run_id}/model"
+    original, model_uri = store.find_run(args.run_id), f"runs:/{args.run_id}/model"
     if original is None:
-        raise workarea.MissingStep(
-            f"There is no run {args.run_id} in this store ({workarea.how_to_open_ui()}).",
+        raise errors.MissingStep(
+            f"There is no run {args.run_id} in this store ({store.how_to_open_ui()}).",
             "the id of a run that logged a model",
             "python code/03_Get_Experiment.py",
         )
@@ -66,20 +64,20 @@ else:
         else:
             versions = client.search_model_versions(f"name = '{args.model}'" if args.model else "")
     except Exception as error:
-        raise workarea.MissingStep(
+        raise errors.MissingStep(
             f"The registry gave no version of {args.model or 'any model'}: {error}",
             "a version or an alias that is there, or the id of a run",
             "python code/08_Reproduce_Run.py --run-id <run id>",
         ) from error
     original = None
     for version in sorted(versions, key=lambda one: one.creation_timestamp or 0, reverse=True):
-        run = workarea.find_run(version.run_id)
+        run = store.find_run(version.run_id)
         if run and ("iceberg_snapshot_id" in run.data.tags or iceberg_datasets(run)):
             original, model_uri = run, f"models:/{version.name}/{version.version}"
             print(f"Version {version.version} of the registered model {version.name}")
             break
     if original is None:
-        raise workarea.MissingStep(
+        raise errors.MissingStep(
             f"None of {len(versions)} versions of {args.model or 'all registered models'} was "
             "trained on an Iceberg snapshot.",
             "one that was, or a run of your choice (--run-id)",
@@ -100,8 +98,7 @@ from importlib import metadata
 
 import mlflow.data
 
-from cmlflow import snapshots
-from cmlflow.snapshots.dataset import IcebergSource, WrongCatalog
+from cmlflow.snapshots.dataset import IcebergSource
 from cmlflow.spark import start_spark
 
 
@@ -117,9 +114,9 @@ def verdict_is(verdict, reproduction_id=None):
 tags = original.data.tags
 datasets = iceberg_datasets(original)
 if not datasets and "iceberg_snapshot_id" not in tags:
-    raise workarea.MissingStep(
+    raise errors.MissingStep(
         f"Run {run_id} names no Iceberg snapshot, neither as a dataset nor in its tags.",
-        "a run of 06_Spark_Iceberg.py, 07_XGBoost_Iceberg.py or 07_Keep_Snapshot.py",
+        "a run of 06_Spark_Iceberg.py, 14_XGBoost_Iceberg.py or 07_Keep_Snapshot.py",
         "python code/07_Keep_Snapshot.py",
     )
 logged = {}
@@ -129,10 +126,10 @@ for uri in (f"runs:/{run_id}/training.py", f"{model_uri}/requirements.txt"):
         logged[name] = mlflow.artifacts.load_text(uri)
     except Exception as error:
         verdict_is(f"impossible: the run has no {name}")
-        raise workarea.MissingStep(
+        raise errors.MissingStep(
             f"There is no {uri}, so nobody can repeat the run.",
             "a finished run with its training code and its model; --distributed logs no code",
-            "python code/07_XGBoost_Iceberg.py",
+            "python code/14_XGBoost_Iceberg.py",
         ) from error
 other_versions, pins = [], []
 for line in logged["requirements.txt"].splitlines():
@@ -154,9 +151,9 @@ else:  # the tags do not say in which catalog the table is: in that of this sess
     source = IcebergSource(tags["training_table"], tags["iceberg_snapshot_id"], catalog)
 try:
     rows = source.load().cache()
-except WrongCatalog:
+except errors.WrongCatalog:
     raise  # that says nothing about the run
-except snapshots.SnapshotNotFound:
+except errors.SnapshotNotFound:
     verdict_is(f"impossible: snapshot {source.snapshot_id} of {source.table} is not there")
     raise
 row_count = rows.count()
@@ -191,7 +188,7 @@ import json
 import numpy as np
 import pandas as pd
 
-workarea.use_store(EXPERIMENT)
+store.use_store(EXPERIMENT)
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 
@@ -253,18 +250,18 @@ else:
 verdict_is(verdict, again.info.run_id)
 rows.sparkSession.stop()
 if different:
-    raise RuntimeError(
-        f"Run {run_id} could not be repeated: {verdict}.\n"
-        "Expected: equal rows, metrics and predictions.\n"
-        + (
+    raise errors.LessonError(
+        f"Run {run_id} could not be repeated: {verdict}.",
+        "equal rows, metrics and predictions",
+        +(
             f"To install the model's libraries, run:  pip install {' '.join(pins)}"
             if pins
-            else f"To see what differs, open comparison.json: {workarea.how_to_open_ui()}"
-        )
+            else f"To see what differs, open comparison.json: {store.how_to_open_ui()}"
+        ),
     )
 print(
     f"Done: {verdict}: {row_count} rows, {len(comparison) - 2} metrics, {asked} predictions "
     f"(run {again.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT}, the tag reproduction_verdict and comparison.json.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -186,6 +186,74 @@ class Kernel:
         return "".join(self.run_cell(cell) for cell in cells)
 
 
+# Runs a script in a kernel as a new terminal would, but with everything imported already.
+RUN_WARM = """if True:
+    def run_warm(script, arguments, environment, cwd):
+        import os, runpy, sys, traceback
+        if "mlflow" in sys.modules:
+            import mlflow
+            mlflow.end_run()
+            mlflow.set_tracking_uri(None)
+            mlflow.set_registry_uri(None)
+            mlflow.tracking.fluent._active_experiment_id = None
+        if "pyspark" in sys.modules:
+            from pyspark import SparkContext
+            if SparkContext._active_spark_context is not None:
+                SparkContext._active_spark_context.stop()
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(cwd)
+        sys.argv = [script, *arguments]
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except BaseException:
+            traceback.print_exc()
+            print("FAILED", file=sys.stderr)
+"""
+
+
+class WarmKernel(Kernel):
+    """A kernel that has imported what lessons import: a second lesson takes a moment.
+
+    For variations and negative paths; the learner's own command has its own test, in a process
+    of its own. Java goes on too: what chooses a Java, a jar or a store plugin needs a new process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ROOT)
+        self.run_cell(RUN_WARM)
+
+    def run_script(
+        self, script: str, work: Path, *arguments: str, cwd: Path = ROOT, **extra: str
+    ) -> subprocess.CompletedProcess:
+        """Do what the function `run_script` does; the code that it returns is 0 or 1."""
+        call = (str(CODE / script), arguments, clean_environment(work, **extra), str(cwd))
+        streams = {"stdout": [], "stderr": []}
+
+        def collect(message):
+            if message["msg_type"] == "stream":
+                streams[message["content"]["name"]].append(message["content"]["text"])
+
+        self.client.execute_interactive(
+            f"run_warm{call!r}", timeout=LIMIT, output_hook=collect, allow_stdin=False
+        )
+        out, err = ("".join(streams[name]) for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(script, int(err.endswith("FAILED\n")), out, err)
+
+    def succeed(self, script: str, work: Path, *arguments: str, **options) -> str:
+        """Do what the function `succeed` does."""
+        done = self.run_script(script, work, *arguments, **options)
+        assert done.returncode == 0, f"{script}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmKernel]:
+    """A kernel for all tests of one worker, in which lessons follow each other quickly."""
+    with WarmKernel() as kernel:
+        yield kernel
+
+
 def client_of(work: Path) -> mlflow.MlflowClient:
     """Open the MLflow store of a working area, also for calls of `mlflow` without a client."""
     mlflow.set_tracking_uri(f"sqlite:///{work}/mlflow.db")
@@ -229,7 +297,7 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float = LIMIT) -
 def empty_store(tmp_path_factory) -> Path:
     """A new MLflow database, made once by the product: migrations take seconds."""
     work = tmp_path_factory.mktemp("empty_store")
-    make = "from cmlflow import workarea; workarea.use_store()"
+    make = "from cmlflow import store; store.use_store()"
     subprocess.run([sys.executable, "-c", make], env=clean_environment(work), cwd=work, check=True)
     return work / "mlflow.db"
 

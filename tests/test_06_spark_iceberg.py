@@ -202,7 +202,7 @@ def test_a_word_that_the_model_has_never_seen_weighs_nothing(lesson):
         "from cmlflow import workarea\n"
         "from cmlflow.spark import start_spark\n"
         "spark = start_spark('any')\n"
-        "workarea.use_store()\n"
+        "store.use_store()\n"
         "model = mlflow.spark.load_model(sys.argv[1], dfs_tmpdir=str(workarea.path('spark-tmp')))\n"
         "exec(sys.argv[2])\n"
         "texts = [(0, 'spark i j k'), (1, 'spark'), (2, 'spark hadoop spark')]\n"

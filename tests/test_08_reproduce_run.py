@@ -16,7 +16,7 @@ def area(module_work):
     """One model of each kind, each on a snapshot that is no longer the table's current one."""
     succeed("06_Spark_Iceberg.py", module_work)
     succeed("00_datagen.py", module_work, "--rows", "3000")
-    succeed("07_XGBoost_Iceberg.py", module_work)
+    succeed("14_XGBoost_Iceberg.py", module_work)
     succeed("00_datagen.py", module_work, "--rows", "3000", "--append")
     succeed("07_Keep_Snapshot.py", module_work)  # it expires all it can of its own table
     run = {
@@ -248,7 +248,7 @@ def test_a_missing_snapshot_is_the_verdict_and_the_error(area):
 
 
 def test_a_run_without_training_code_is_told_apart(area):
-    succeed("07_XGBoost_Iceberg.py", area.work, "--distributed")
+    succeed("14_XGBoost_Iceberg.py", area.work, "--distributed")
     run = runs_in(area.work, "xgboost-fraud")[0]
     assert "training.py" not in files_of(area.work, run)
     done, again = reproduce(area.work, "--run-id", run.info.run_id, succeeds=False)

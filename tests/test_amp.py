@@ -125,8 +125,8 @@ class TestTheFile:
         assert order[0] == ("run_session", INSTALL)
         assert order[-1] == ("start_application", "cml/mlflow_ui.py")
         assert {script for kind, script in order if kind == "create_job"} == {
-            "code/train_kneighbors.py",
-            "code/train_random_forest.py",
+            "code/10_train_kneighbors.py",
+            "code/11_train_random_forest.py",
         }
 
     def test_the_subdomain_is_a_name_of_the_internet(self):

@@ -142,12 +142,12 @@ class TestTutorial:
             "Traceback (most recent call last):\n"
             '  File "b.py", line 2, in <module>\n'
             "    raise MissingStep()\n"
-            "cmlflow.workarea.MissingStep: There is no table t.\n"
+            "cmlflow.errors.MissingStep: There is no table t.\n"
             "Expected: a table\n"
             "Run this first:  python code/00_datagen.py\n"
         )
         assert tutorial.error_message(stderr).splitlines() == [
-            "cmlflow.workarea.MissingStep: There is no table t.",
+            "cmlflow.errors.MissingStep: There is no table t.",
             "Expected: a table",
             "Run this first:  python code/00_datagen.py",
         ]

@@ -10,7 +10,7 @@ import tutorial
 SPARK_LESSONS = (
     "00_datagen.py",
     "06_Spark_Iceberg.py",
-    "07_XGBoost_Iceberg.py",
+    "14_XGBoost_Iceberg.py",
     "07_Keep_Snapshot.py",
     "08_Reproduce_Run.py",
 )
@@ -75,8 +75,8 @@ def spark_session(tmp_path_factory):
     order = (
         "06_Spark_Iceberg.py",
         "00_datagen.py",
-        "07_XGBoost_Iceberg.py",
-        "07_XGBoost_Iceberg.py",
+        "14_XGBoost_Iceberg.py",
+        "14_XGBoost_Iceberg.py",
         "07_Keep_Snapshot.py",
         "08_Reproduce_Run.py",
         "06_Spark_Iceberg.py",

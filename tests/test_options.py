@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import CODE
 
-from cmlflow import options
+from cmlflow import errors, options
 
 pytestmark = pytest.mark.once
 
@@ -44,21 +44,21 @@ def parser():
 )
 def test_what_a_kernel_or_a_job_adds_is_passed_over(parser, monkeypatch, added):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "--folds", "5", *added])
-    assert options.parse(parser).folds == 5
+    assert parser.parse_args().folds == 5
 
 
 def test_a_misspelt_option_is_an_error_that_lists_the_options(parser, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "--fold", "5"])
-    with pytest.raises(options.UnknownOption, match=r"Unknown option --fold\.") as caught:
-        options.parse(parser)
+    with pytest.raises(errors.BadInput, match=r"Unknown option --fold\.") as caught:
+        parser.parse_args()
     assert "--folds" in str(caught.value)
     assert "python lesson.py --help" in str(caught.value)
 
 
 def test_a_stray_word_is_an_error_because_an_option_was_forgotten(parser, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "5"])
-    with pytest.raises(options.UnknownOption, match=r"Unknown option 5\."):
-        options.parse(parser)
+    with pytest.raises(errors.BadInput, match=r"Unknown option 5\."):
+        parser.parse_args()
 
 
 @pytest.mark.parametrize("exit_on_error", [False, True])
@@ -75,7 +75,7 @@ def test_a_bad_value_is_an_error_of_three_lines_that_a_kernel_survives(
     monkeypatch, exit_on_error, words, problem
 ):
     monkeypatch.setattr(sys, "argv", ["lesson.py", *words])
-    with pytest.raises(options.BadValue) as caught:
+    with pytest.raises(errors.BadInput) as caught:
         options.parse(make_parser(exit_on_error))
     first, second, third = str(caught.value).splitlines()
     assert problem in first
@@ -85,18 +85,18 @@ def test_a_bad_value_is_an_error_of_three_lines_that_a_kernel_survives(
 
 def test_the_second_line_is_the_help_of_the_option(parser, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "--folds=many"])
-    with pytest.raises(options.BadValue, match=r"\nExpected: number of parts\.\n"):
-        options.parse(parser)
+    with pytest.raises(errors.BadInput, match=r"\nExpected: number of parts\.\n"):
+        parser.parse_args()
 
 
 def test_a_required_option_left_out_is_an_error_that_a_kernel_survives(parser, monkeypatch):
     parser.add_argument("--run", required=True)
     monkeypatch.setattr(sys, "argv", ["lesson.py"])
-    with pytest.raises(options.BadValue, match="required: --run") as caught:
-        options.parse(parser)
+    with pytest.raises(errors.BadInput, match="required: --run") as caught:
+        parser.parse_args()
     assert len(str(caught.value).splitlines()) == 3
     monkeypatch.setenv("CMLFLOW_RUN", "abc")
-    assert options.parse(parser).run == "abc"
+    assert parser.parse_args().run == "abc"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_required_option_left_out_is_an_error_that_a_kernel_survives(parser, m
 def test_an_environment_variable_sets_an_option(parser, monkeypatch, name, text, option, value):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "-f", "/run/kernel-1.json"])
     monkeypatch.setenv(name, text)
-    assert getattr(options.parse(parser), option) == value
+    assert getattr(parser.parse_args(), option) == value
 
 
 @pytest.mark.parametrize("text", ["7", "many"])
@@ -128,7 +128,7 @@ def test_an_environment_variable_sets_an_option(parser, monkeypatch, name, text,
 def test_the_command_line_wins_whatever_the_variable_says(parser, monkeypatch, text, words):
     monkeypatch.setattr(sys, "argv", ["lesson.py", *words])
     monkeypatch.setenv("CMLFLOW_FOLDS", text)
-    assert options.parse(parser).folds == 5
+    assert parser.parse_args().folds == 5
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_command_line_wins_whatever_the_variable_says(parser, monkeypatch, t
 def test_a_bad_value_in_a_variable_is_an_error_that_names_it(monkeypatch, name, text, problem):
     monkeypatch.setattr(sys, "argv", ["lesson.py"])
     monkeypatch.setenv(name, text)
-    with pytest.raises(options.BadValue) as caught:
+    with pytest.raises(errors.BadInput) as caught:
         options.parse(make_parser())
     first, second, third = str(caught.value).splitlines()
     assert first.startswith(f"{name}, ") and problem in first
@@ -153,10 +153,10 @@ def test_a_bad_value_in_a_variable_is_an_error_that_names_it(monkeypatch, name, 
 
 def test_variables_with_another_meaning_change_no_option(parser, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lesson.py"])
-    before = options.parse(parser)
+    before = parser.parse_args()
     for name in ("CMLFLOW_WORKAREA", "CMLFLOW_ICEBERG_JAR", "CMLFLOW_HELP"):
         monkeypatch.setenv(name, "1")
-    assert options.parse(parser) == before
+    assert parser.parse_args() == before
 
 
 def test_no_lesson_has_an_option_whose_variable_is_taken():

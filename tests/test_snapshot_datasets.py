@@ -11,7 +11,7 @@ TABLE = "spark_catalog.default.parcels"
 WRITE = """
 import json
 import mlflow
-from cmlflow import snapshots, workarea
+from cmlflow import snapshots, store, workarea
 from cmlflow.spark import start_spark
 
 TABLE = "spark_catalog.default.parcels"
@@ -35,7 +35,7 @@ def area(module_work):
     python(
         WRITE
         + """
-workarea.use_store("parcels")
+store.use_store("parcels")
 mlflow.set_experiment("parcels")
 ids = []
 for first, last in ((0, 3), (3, 5)):
@@ -57,7 +57,7 @@ LOAD = """
 import sys
 import mlflow
 from cmlflow import workarea
-workarea.use_store()
+store.use_store()
 run = mlflow.get_run(sys.argv[1])
 source = mlflow.data.get_source(run.inputs.dataset_inputs[0])
 try:
@@ -107,7 +107,7 @@ def test_the_digest_finds_the_runs_of_a_snapshot(area):
     found = python(
         "import sys, mlflow\n"
         "from cmlflow import workarea\n"
-        "workarea.use_store()\n"
+        "store.use_store()\n"
         "runs = mlflow.search_runs(search_all_experiments=True,"
         " filter_string=f\"dataset.digest = '{sys.argv[1]}'\")\n"
         "print(*runs['tags.mlflow.runName'])",

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 import pytest
 from conftest import table_in
 
-from cmlflow import snapshots
+from cmlflow import errors, snapshots
 from cmlflow.spark import start_spark
 from cmlflow.workarea import MissingStep
 
@@ -101,20 +101,20 @@ def test_a_table_that_is_not_there_names_the_lesson_that_writes_it(spark):
 def test_a_table_that_was_never_written_to_says_so(spark):
     table = "spark_catalog.default.unwritten"
     spark.sql(f"CREATE TABLE {table} (id BIGINT) USING iceberg")
-    with pytest.raises(snapshots.SnapshotNotFound) as caught:
+    with pytest.raises(errors.SnapshotNotFound) as caught:
         snapshots.current(spark, table, MADE_BY)
     assert str(caught.value).splitlines() == [
         f"{table} has no snapshot: it was created, but never written to.",
         "Expected: a table with rows, written by code/lesson.py.",
         "Run this first:  python code/lesson.py",
     ]
-    with pytest.raises(snapshots.SnapshotNotFound, match="one of its snapshots: there are none"):
+    with pytest.raises(errors.SnapshotNotFound, match="one of its snapshots: there are none"):
         snapshots.by_id(spark, table, "42", MADE_BY)
 
 
 def test_an_unknown_id_lists_those_that_exist(spark, area):
     table = write(spark, "listed")
-    with pytest.raises(snapshots.SnapshotNotFound) as caught:
+    with pytest.raises(errors.SnapshotNotFound) as caught:
         snapshots.by_id(spark, table, "42", MADE_BY)
     assert f"{table} has no snapshot 42: it never had, or it has expired." in str(caught.value)
     for snapshot in table_in(area, "listed").snapshots():
@@ -131,7 +131,7 @@ def parquet(spark):
 @pytest.mark.parametrize("read", [snapshots.current, snapshots.by_id])
 def test_a_table_of_another_format_has_no_snapshots(spark, parquet, read):
     which = [parquet] if read is snapshots.current else [parquet, "42"]
-    with pytest.raises(snapshots.NotIceberg) as caught:
+    with pytest.raises(errors.LessonError) as caught:
         read(spark, *which, MADE_BY)
     what, expected, cure = str(caught.value).splitlines()
     assert what == f"{parquet} has no snapshots: its format is parquet."
@@ -163,7 +163,7 @@ class TestRequireOurs:
         table = write(spark, "theirs")
         if maker:
             spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('made_by' = '{maker}')")
-        with pytest.raises(snapshots.TableTaken) as caught:
+        with pytest.raises(errors.TableTaken) as caught:
             self.replace(spark, table)
         assert spark.table(table).count() == 5
         what, expected, cure = str(caught.value).splitlines()
@@ -176,7 +176,7 @@ class TestRequireOurs:
         assert spark.table(table).count() == 1
 
     def test_a_table_of_another_format_stays(self, spark, parquet):
-        with pytest.raises(snapshots.TableTaken) as caught:
+        with pytest.raises(errors.TableTaken) as caught:
             self.replace(spark, parquet)
         what, _, cure = str(caught.value).splitlines()
         assert what == f"{parquet} is there already, and no Iceberg table: its format is parquet."

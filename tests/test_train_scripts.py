@@ -1,4 +1,4 @@
-"""The two training scripts of the AMP: train_kneighbors.py and train_random_forest.py."""
+"""The two training scripts of the AMP: 10_train_kneighbors.py and 11_train_random_forest.py."""
 
 from math import isclose
 
@@ -12,7 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
 
 EXPERIMENT = "sklearn-classification"
-RUN_NAMES = {"train_kneighbors.py": "kneighbors", "train_random_forest.py": "random-forest"}
+RUN_NAMES = {"10_train_kneighbors.py": "kneighbors", "11_train_random_forest.py": "random-forest"}
 FEATURES = [f"feature_{number:02d}" for number in range(20)]
 
 
@@ -38,7 +38,7 @@ def answers_of_neighbours(arrays, X, count):
 def accuracies(arrays, script, **params):
     """Training and test accuracy, computed without the lesson."""
     X_train, X_test, y_train, y_test = arrays
-    if script == "train_kneighbors.py":
+    if script == "10_train_kneighbors.py":
         train, test = (
             answers_of_neighbours(arrays, X, params["n_neighbors"]) for X in (X_train, X_test)
         )
@@ -101,7 +101,7 @@ def test_params_are_what_was_chosen(runs):
 
 
 def test_accuracies_are_those_of_an_independent_computation(run, script, arrays):
-    names = {"train_kneighbors.py": ["n_neighbors"]}.get(script, ["max_depth", "n_estimators"])
+    names = {"10_train_kneighbors.py": ["n_neighbors"]}.get(script, ["max_depth", "n_estimators"])
     chosen = {name: int(run.data.params[name]) for name in names}
     train, test = accuracies(arrays, script, **chosen)
     assert isclose(run.data.metrics["train_accuracy"], train, abs_tol=1e-12)
@@ -114,9 +114,9 @@ def test_numbers_in_the_prose_of_the_lessons_are_true(runs, arrays):
     assert round(found["kneighbors"]["train_accuracy"], 2) == 0.93
     assert found["kneighbors"]["test_accuracy"] == 233 / rows
     assert found["random-forest"]["test_accuracy"] == 230 / rows
-    single = accuracies(arrays, "train_kneighbors.py", n_neighbors=1)
+    single = accuracies(arrays, "10_train_kneighbors.py", n_neighbors=1)
     assert (single[0], round(single[1], 2)) == (1.0, 0.87)
-    deep = accuracies(arrays, "train_random_forest.py", max_depth=12, n_estimators=80)
+    deep = accuracies(arrays, "11_train_random_forest.py", max_depth=12, n_estimators=80)
     assert deep[1] == 242 / rows
 
 
@@ -174,9 +174,9 @@ def test_in_a_kernel_they_log_the_same_numbers_twice(runs, work):
 
 
 def test_options_and_variables_reach_the_model_and_the_command_line_wins(work, arrays):
-    succeed("train_kneighbors.py", work, CMLFLOW_N_NEIGHBORS="9")
+    succeed("10_train_kneighbors.py", work, CMLFLOW_N_NEIGHBORS="9")
     succeed(
-        *("train_random_forest.py", work, "--max-depth", "12"),
+        *("11_train_random_forest.py", work, "--max-depth", "12"),
         CMLFLOW_MAX_DEPTH="2",
         CMLFLOW_N_ESTIMATORS="40",
     )
@@ -185,8 +185,8 @@ def test_options_and_variables_reach_the_model_and_the_command_line_wins(work, a
     forest = found["random-forest"]
     assert (forest.data.params["max_depth"], forest.data.params["n_estimators"]) == ("12", "40")
     for name, script, chosen in (
-        ("kneighbors", "train_kneighbors.py", {"n_neighbors": 9}),
-        ("random-forest", "train_random_forest.py", {"max_depth": 12, "n_estimators": 40}),
+        ("kneighbors", "10_train_kneighbors.py", {"n_neighbors": 9}),
+        ("random-forest", "11_train_random_forest.py", {"max_depth": 12, "n_estimators": 40}),
     ):
         _, test = accuracies(arrays, script, **chosen)
         assert isclose(found[name].data.metrics["test_accuracy"], test, abs_tol=1e-12)
@@ -197,13 +197,13 @@ def test_options_and_variables_reach_the_model_and_the_command_line_wins(work, a
 @pytest.mark.parametrize(
     ("script", "option", "value"),
     [
-        ("train_kneighbors.py", "--n-neighbors", "0"),
-        ("train_kneighbors.py", "--n-neighbors", "751"),  # there are 750 training rows
-        ("train_kneighbors.py", "--n-neighbors", "five"),
-        ("train_random_forest.py", "--max-depth", "0"),
-        ("train_random_forest.py", "--max-depth", "-3"),
-        ("train_random_forest.py", "--n-estimators", "0"),
-        ("train_random_forest.py", "--n-estimators", "2.5"),
+        ("10_train_kneighbors.py", "--n-neighbors", "0"),
+        ("10_train_kneighbors.py", "--n-neighbors", "751"),  # there are 750 training rows
+        ("10_train_kneighbors.py", "--n-neighbors", "five"),
+        ("11_train_random_forest.py", "--max-depth", "0"),
+        ("11_train_random_forest.py", "--max-depth", "-3"),
+        ("11_train_random_forest.py", "--n-estimators", "0"),
+        ("11_train_random_forest.py", "--n-estimators", "2.5"),
     ],
 )
 @pytest.mark.parametrize("by_variable", [False, True])
@@ -226,6 +226,6 @@ def test_a_bad_value_is_refused_in_three_lines_before_anything_exists(
 
 
 def test_as_many_neighbours_as_training_rows_give_the_constant_answer(work):
-    succeed("train_kneighbors.py", work, "--n-neighbors", "750")
+    succeed("10_train_kneighbors.py", work, "--n-neighbors", "750")
     (run,) = runs_in(work, EXPERIMENT)
     assert run.data.metrics["test_accuracy"] == run.data.metrics["baseline_accuracy"]

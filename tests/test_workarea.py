@@ -20,12 +20,12 @@ from conftest import (
     succeed,
 )
 
-from cmlflow import options, workarea
+from cmlflow import errors, store, workarea
 
 
 def use_store(work, experiment=None, **extra):
     """Do what every lesson does before its first run."""
-    code = f"from cmlflow import workarea; workarea.use_store({experiment!r})"
+    code = f"from cmlflow import store; store.use_store({experiment!r})"
     return finish(start_python(code, work, **extra))
 
 
@@ -77,7 +77,7 @@ class TestRoot:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [""])
         monkeypatch.setattr(workarea, "__file__", str(tmp_path / "workarea.py"))
-        with pytest.raises(workarea.ProjectNotFound, match="Change into the project first:  cd"):
+        with pytest.raises(errors.LessonError, match="Change into the project first:  cd"):
             workarea.root()
 
 
@@ -249,20 +249,20 @@ class TestHowToOpenUi:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         mlflow.set_tracking_uri(None)
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        assert workarea.how_to_open_ui() == "make ui, then http://127.0.0.1:5000"
+        assert store.how_to_open_ui() == "make ui, then http://127.0.0.1:5000"
 
     def test_in_cml(self, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "cml://localhost")
-        assert "Experiments page" in workarea.how_to_open_ui()
+        assert "Experiments page" in store.how_to_open_ui()
 
     def test_on_a_server_without_its_password(self, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example:8443/x")
-        said = workarea.how_to_open_ui()
+        said = store.how_to_open_ui()
         assert said == "the MLflow UI of https://mlflow.example:8443/x"
 
     def test_on_a_server_without_the_token_in_its_address(self, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example/x?token=SECRET#SECRET")
-        assert workarea.how_to_open_ui() == "the MLflow UI of https://mlflow.example/x"
+        assert store.how_to_open_ui() == "the MLflow UI of https://mlflow.example/x"
 
 
 def test_remove_what_lessons_made_keeps_everything_else(tmp_path, monkeypatch):
@@ -322,4 +322,4 @@ def test_a_negative_number_is_a_value_not_an_option(monkeypatch):
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--shift", type=float)
     monkeypatch.setattr(sys, "argv", ["lesson.py", "--shift", "-0.5", "-f", "/run/kernel.json"])
-    assert options.parse(parser).shift == -0.5
+    assert parser.parse_args().shift == -0.5

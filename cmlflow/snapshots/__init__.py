@@ -10,26 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from cmlflow.workarea import MissingStep
+from cmlflow.errors import (
+    LessonError,
+    MissingStep,
+    PinTaken,
+    SnapshotNotFound,
+    TableTaken,
+)
+from cmlflow.spark import catalog_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-
-class SnapshotNotFound(LookupError):
-    """The table was never written to, or has no snapshot of that id, or no longer."""
-
-
-class NotIceberg(RuntimeError):
-    """The table is of another format than Iceberg, so it has no snapshots."""
-
-
-class TableTaken(RuntimeError):
-    """A table of this name is there, and no lesson made it."""
-
-
-class PinTaken(ValueError):
-    """The Iceberg tag of this model version already keeps another snapshot."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:
 
     Raises:
         MissingStep: the table does not exist.
-        NotIceberg: it is of another format.
+        LessonError: it is of another format.
         SnapshotNotFound: it was never written to.
     """
     _require_table(spark, table, made_by)
@@ -89,9 +80,9 @@ def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:
     snapshot = _read(spark, table, main, made_by)
     if snapshot is None:
         raise SnapshotNotFound(
-            f"{table} has no snapshot: it was created, but never written to.\n"
-            f"Expected: a table with rows, written by {made_by}.\n"
-            f"Run this first:  python {made_by}"
+            f"{table} has no snapshot: it was created, but never written to.",
+            f"a table with rows, written by {made_by}",
+            f"Run this first:  python {made_by}",
         )
     return snapshot
 
@@ -107,7 +98,7 @@ def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str = "") 
 
     Raises:
         MissingStep: the table does not exist.
-        NotIceberg: it is of another format.
+        LessonError: it is of another format.
         SnapshotNotFound: it has no such snapshot, or no longer: it may have expired.
     """
     _require_table(spark, table, made_by)
@@ -115,9 +106,9 @@ def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str = "") 
     if snapshot is None:
         known = ", ".join(known_ids(spark, table)) or "there are none"
         raise SnapshotNotFound(
-            f"{table} has no snapshot {snapshot_id}: it never had, or it has expired.\n"
-            f"Expected: one of its snapshots: {known}.\n"
-            f"To see them, run in Spark:  SELECT * FROM {table}.snapshots"
+            f"{table} has no snapshot {snapshot_id}: it never had, or it has expired.",
+            f"one of its snapshots: {known}",
+            f"To see them, run in Spark:  SELECT * FROM {table}.snapshots",
         )
     return snapshot
 
@@ -148,18 +139,18 @@ def require_ours(spark: SparkSession, table: str, made_by: str) -> None:
     kind = _kind(spark, table)
     if kind != "iceberg":
         raise TableTaken(
-            f"{table} is there already, and no Iceberg table: its format is {kind}.\n"
-            "Expected: no table of this name, or an Iceberg table that a lesson made.\n"
-            f"To give the lesson's table another name,  {another_name}"
+            f"{table} is there already, and no Iceberg table: its format is {kind}.",
+            "no table of this name, or an Iceberg table that a lesson made",
+            f"To give the lesson's table another name,  {another_name}",
         )
     rows = spark.sql(f"SHOW TBLPROPERTIES {table}").collect()
     maker = {row.key: row.value for row in rows}.get("made_by", "")
     if not maker.startswith("code/"):
         raise TableTaken(
-            f"{table} is there already, and no lesson made it: its property made_by is {maker!r}.\n"
-            f"Expected: one that a lesson made, or none; for another name, {another_name}.\n"
+            f"{table} is there already, and no lesson made it: its property made_by is {maker!r}.",
+            f"one that a lesson made, or none; for another name, {another_name}",
             "To let the lesson replace it, run in Spark:  "
-            f"ALTER TABLE {table} SET TBLPROPERTIES ('made_by' = '{made_by}')"
+            f"ALTER TABLE {table} SET TBLPROPERTIES ('made_by' = '{made_by}')",
         )
 
 
@@ -185,15 +176,11 @@ def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
             f"python {made_by}",
         )
     raise SnapshotNotFound(
-        f"There is no table {table} in {_catalog_of(spark)}, hence no snapshot of it.\n"
-        "Expected: the catalog in which the table was written.\n"
+        f"There is no table {table} in {catalog_of(spark)}, hence no snapshot of it.",
+        "the catalog in which the table was written",
         "To choose it, set the environment variable:  CONNECTION_NAME=<name> in CML, "
-        "CMLFLOW_WORKAREA=<folder> on a laptop"
+        "CMLFLOW_WORKAREA=<folder> on a laptop",
     )
-
-
-def _catalog_of(spark: SparkSession) -> str:
-    return spark.conf.get("spark.cmlflow.catalog", "unknown")
 
 
 def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot | None:
@@ -211,11 +198,11 @@ def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot
         kind = _kind(spark, table)
         if kind == "iceberg":
             raise
-        raise NotIceberg(
-            f"{table} has no snapshots: its format is {kind}.\n"
-            f"Expected: an Iceberg table, written by {made_by or 'a lesson'}.\n"
+        raise LessonError(
+            f"{table} has no snapshots: its format is {kind}.",
+            f"an Iceberg table, written by {made_by or 'a lesson'}",
             "To write one under another name, edit TABLE at the top and run:  "
-            f"python {made_by or '<the lesson>'}"
+            f"python {made_by or '<the lesson>'}",
         ) from error
     if not rows:
         return None
@@ -231,7 +218,7 @@ def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot
         committed_at=epoch + timedelta(milliseconds=row.committed_ms),
         operation=row.operation,
         row_count=row_count,
-        catalog=_catalog_of(spark),
+        catalog=catalog_of(spark),
     )
 
 
@@ -266,9 +253,9 @@ def pin(spark: SparkSession, table: str, snapshot_id: str, model: str, version: 
     elif str(found[0].snapshot_id) != snapshot_id:
         raise PinTaken(
             f"The Iceberg tag {name} of {table} keeps snapshot {found[0].snapshot_id}, "
-            f"not {snapshot_id}.\n"
-            "Expected: model versions of one registry only; was its database removed?\n"
-            f"To free the name, run in Spark:  ALTER TABLE {table} DROP TAG `{name}`"
+            f"not {snapshot_id}.",
+            "model versions of one registry only; was its database removed?",
+            f"To free the name, run in Spark:  ALTER TABLE {table} DROP TAG `{name}`",
         )
     return name
 

@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 
-from cmlflow.snapshots import Snapshot, SnapshotNotFound, by_id
+from cmlflow.errors import LessonError, SnapshotNotFound, WrongCatalog
+from cmlflow.snapshots import Snapshot, by_id
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.types import Schema
     from pyspark.sql import DataFrame
-
-
-class WrongCatalog(SnapshotNotFound):
-    """The snapshot is not in this catalog, and it was written in another one."""
 
 
 class IcebergSource(DatasetSource):
@@ -41,10 +38,10 @@ class IcebergSource(DatasetSource):
     def __init__(self, table: str, snapshot_id: str, catalog: str) -> None:
         # They come back from a store and go into SQL: nothing but a name and a number may.
         if not re.fullmatch(r"\w+(\.\w+)+", table) or not re.fullmatch(r"\d+", snapshot_id):
-            raise ValueError(
-                f"Table {table!r} with snapshot {snapshot_id!r} is no Iceberg source.\n"
-                "Expected: catalog.namespace.name, and digits.\n"
-                "To see what a run names, look at the top of its page in the UI, under Datasets."
+            raise LessonError(
+                f"Table {table!r} with snapshot {snapshot_id!r} is no Iceberg source.",
+                "catalog.namespace.name, and digits",
+                "To see what a run names, look at the top of its page in the UI, under Datasets.",
             )
         self.table, self.snapshot_id, self.catalog = table, snapshot_id, catalog
 
@@ -56,20 +53,20 @@ class IcebergSource(DatasetSource):
                 more; the message lists those that it has.
             WrongCatalog: the same, in another catalog than the one that the source names.
         """
-        from cmlflow.spark import start_spark
+        from cmlflow.spark import catalog_of, start_spark
 
         spark = start_spark(self.catalog)
-        here = spark.conf.get("spark.cmlflow.catalog", "unknown")
+        here = catalog_of(spark)
         try:
             by_id(spark, self.table, self.snapshot_id)
         except SnapshotNotFound as error:
             if here == self.catalog:
                 raise
             raise WrongCatalog(
-                f"Snapshot {self.snapshot_id} of {self.table} is not in {here}.\n"
-                f"Expected: the catalog in which it was written, {self.catalog}.\n"
+                f"Snapshot {self.snapshot_id} of {self.table} is not in {here}.",
+                f"the catalog in which it was written, {self.catalog}",
                 "To choose it, set the environment variable:  CONNECTION_NAME=<name> in CML, "
-                "CMLFLOW_WORKAREA=<folder> on a laptop"
+                "CMLFLOW_WORKAREA=<folder> on a laptop",
             ) from error
         return spark.sql(f"SELECT * FROM {self.table} VERSION AS OF {self.snapshot_id}")
 

@@ -1,12 +1,12 @@
 """
-09 - Compare runs: a table, a figure, a grid search
+12 - Compare runs: a table, a figure, a grid search
 
 You learn  mlflow.search_runs, log_table, parallel coordinates, sklearn.autolog, child runs
 Reads      MLflow experiment "sklearn-classification"
 Writes     MLflow experiment "sklearn-comparison": a run with table and figure, and a grid search
            of one parent and six child runs
-Needs      train_kneighbors.py, better also train_random_forest.py; about 10 seconds
-Run        python code/09_Compare_Runs.py, or Run All in a CML session
+Needs      10_train_kneighbors.py, better also 11_train_random_forest.py; about 10 seconds
+Run        python code/12_Compare_Runs.py, or Run All in a CML session
 """
 
 # %%
@@ -19,7 +19,7 @@ Run        python code/09_Compare_Runs.py, or Run All in a CML session
 import mlflow
 import pandas as pd
 
-from cmlflow import samples, workarea
+from cmlflow import errors, samples, store
 
 COMPARED = "sklearn-classification"
 PARAMS = ["params.n_neighbors", "params.max_depth", "params.n_estimators"]
@@ -31,7 +31,7 @@ def pick(runs, names):
     return runs.reindex(columns=names).rename(columns=lambda name: name.rpartition(".")[2])
 
 
-workarea.use_store()  # a local MLflow store on a laptop; CML brings its own
+store.use_store()  # a local MLflow store on a laptop; CML brings its own
 experiment = mlflow.get_experiment_by_name(COMPARED)
 runs = pd.DataFrame(columns=["status"])
 if experiment is not None and experiment.lifecycle_stage == "active":
@@ -44,10 +44,10 @@ table = table.dropna(subset="test_accuracy").sort_values(
     "test_accuracy", ascending=False, kind="stable"
 )
 if table.empty:
-    raise workarea.MissingStep(
+    raise errors.MissingStep(
         f"No finished run of the experiment {COMPARED!r} has the metric test_accuracy.",
         "at least one run; two kinds of model make a comparison",
-        "python code/train_kneighbors.py",
+        "python code/10_train_kneighbors.py",
     )
 print(table.round(3).fillna("-").to_string(index=False))
 
@@ -86,7 +86,7 @@ def parallel_coordinates(table):
 # It is a run too, with the table as an artifact. It goes into an experiment of its own: beside
 # the runs that it compares, it would turn up in the next comparison.
 EXPERIMENT = "sklearn-comparison"
-workarea.use_store(EXPERIMENT)
+store.use_store(EXPERIMENT)
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name="comparison") as comparison:
@@ -155,12 +155,12 @@ mlflow.MlflowClient().log_figure(
 # all deeper forests 0.925 or more. Whether 6 or 12 is better, six numbers cannot tell. The winner
 # is right for 242 of the 250 test rows (0.968), where the constant answer gets 126. Autolog's
 # `training_` scores of it are all 1.0 and say nothing. To log it as a model:
-# `python code/train_random_forest.py --max-depth 12 --n-estimators 80`. The first table compares
+# `python code/11_train_random_forest.py --max-depth 12 --n-estimators 80`. The first table compares
 # by test rows: fine for two runs, but the best of a hundred would also be the luckiest.
 print(
     f"Done: {len(table)} runs compared; grid search: test accuracy {test_accuracy:.3f} with "
     f"max_depth {search.best_params_[MAX_DEPTH]} and n_estimators "
     f"{search.best_params_[N_ESTIMATORS]} (run {parent.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT}, comparison and the children of grid-search.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -1,27 +1,25 @@
 """
-AMP - Train a random forest
+11 - Train a random forest
 
 You learn  how a second kind of model becomes comparable with the first
 Reads      nothing: the data are generated, always the same
 Writes     MLflow experiment "sklearn-classification": one run with a model
 Needs      nothing; about 5 seconds
-Run        python code/train_random_forest.py [--max-depth 3] [--n-estimators 20]
+Run        python code/11_train_random_forest.py [--max-depth 3] [--n-estimators 20]
 """
 
 # %%
 #
 # Options that reach a job
 # ------------------------
-# As in train_kneighbors.py: in a CML job, set CMLFLOW_MAX_DEPTH and CMLFLOW_N_ESTIMATORS.
-import argparse
+# As in 10_train_kneighbors.py: in a CML job, set CMLFLOW_MAX_DEPTH and CMLFLOW_N_ESTIMATORS.
+from cmlflow import options, samples, store
 
-from cmlflow import options, samples, workarea
-
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 positive = options.whole_number(1)
 parser.add_argument("--max-depth", type=positive, default=3, help="questions per tree, 1 or more")
 parser.add_argument("--n-estimators", type=positive, default=20, help="trees, 1 or more")
-args = options.parse(parser)
+args = parser.parse_args()
 
 # %%
 #
@@ -48,14 +46,14 @@ baseline_accuracy = (y_test == y_train.mode()[0]).mean()
 #
 # One run
 # -------
-# The same experiment, the same names of metrics, the same test rows as train_kneighbors.py. A
+# The same experiment, the same names of metrics, the same test rows as 10_train_kneighbors.py. A
 # fair comparison needs all three.
 import mlflow
 import sklearn
 from mlflow.models import infer_signature
 
 EXPERIMENT = "sklearn-classification"
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name="random-forest") as run:
@@ -83,10 +81,10 @@ with mlflow.start_run(run_name="random-forest") as run:
 # -----------------
 # 92 of 100 test rows are right, where the constant answer gets 50: 230 of 250 rows, and 3 fewer
 # than five nearest neighbours. On so few rows that is chance. What is not: with `--max-depth 12
-# --n-estimators 80` it is 242. 09_Compare_Runs.py finds such values, without the test rows.
+# --n-estimators 80` it is 242. 12_Compare_Runs.py finds such values, without the test rows.
 print(
     f"Done: test accuracy {test_accuracy:.3f}, training {train_accuracy:.3f}; "
     f"always the same class: {baseline_accuracy:.3f} (run {run.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT} > random-forest, its metrics.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -1,11 +1,11 @@
 """
-AMP - Train a nearest-neighbours classifier
+10 - Train a nearest-neighbours classifier
 
 You learn  how a job logs a run, with options that a CML job can set
 Reads      nothing: the data are generated, always the same
 Writes     MLflow experiment "sklearn-classification": one run with a model
 Needs      nothing; about 5 seconds
-Run        python code/train_kneighbors.py [--n-neighbors 5]
+Run        python code/10_train_kneighbors.py [--n-neighbors 5]
 """
 
 # %%
@@ -14,18 +14,16 @@ Run        python code/train_kneighbors.py [--n-neighbors 5]
 # ------------------------
 # The AMP (`.project-metadata.yaml`) runs this script as a CML job. A job may ignore arguments, so
 # each option can also be set as an environment variable of the job: CMLFLOW_N_NEIGHBORS here.
-import argparse
+from cmlflow import options, samples, store
 
-from cmlflow import options, samples, workarea
-
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 parser.add_argument(
     "--n-neighbors",
     type=options.whole_number(1, samples.TRAIN_ROWS),
     default=5,
     help=f"training rows that vote, 1 to {samples.TRAIN_ROWS}",
 )
-args = options.parse(parser)
+args = parser.parse_args()
 
 # %%
 #
@@ -49,14 +47,14 @@ baseline_accuracy = (y_test == y_train.mode()[0]).mean()
 #
 # One run
 # -------
-# train_random_forest.py logs to the same experiment with the same names of metrics: that is what
-# makes runs comparable, here and in 09_Compare_Runs.py.
+# 11_train_random_forest.py logs to the same experiment with the same names of metrics: that is what
+# makes runs comparable, here and in 12_Compare_Runs.py.
 import mlflow
 import sklearn
 from mlflow.models import infer_signature
 
 EXPERIMENT = "sklearn-classification"
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name="kneighbors") as run:
@@ -88,5 +86,5 @@ print(
     f"Done: test accuracy {test_accuracy:.3f}, training {train_accuracy:.3f}; "
     f"always the same class: {baseline_accuracy:.3f} (run {run.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT} > kneighbors, its metrics.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -1,11 +1,11 @@
 """
-07 - XGBoost on an Iceberg table: find the fraud
+14 - XGBoost on an Iceberg table: find the fraud
 
 You learn  the flavour mlflow.xgboost: learning curve, importances, autolog, training in Spark
 Reads      Iceberg table spark_catalog.default.transactions
 Writes     MLflow experiment "xgboost-fraud": a run with a model, and a run by autolog
 Needs      Spark (in CML: a session with the Spark add-on); 00_datagen.py; about 25 seconds
-Run        python code/07_XGBoost_Iceberg.py [--distributed]
+Run        python code/14_XGBoost_Iceberg.py [--distributed]
 """
 
 # %%
@@ -15,18 +15,16 @@ Run        python code/07_XGBoost_Iceberg.py [--distributed]
 # One in fifteen is. The lesson trains on the table as it is now, in its current **snapshot**, and
 # logs which one that was. Run it, then `python code/00_datagen.py --append`, then run it again:
 # one of the last cells compares the two models. `make tutorial` does it in that order.
-import argparse
-
-from cmlflow import options, snapshots, workarea
+from cmlflow import options, snapshots, store
 from cmlflow.spark import start_spark
 
 CONNECTION_NAME = "go01-aw-dl"
 TABLE = "spark_catalog.default.transactions"
 EXPERIMENT = "xgboost-fraud"
 
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 parser.add_argument("--distributed", action="store_true", help="train on Spark's executors")
-args = options.parse(parser)
+args = parser.parse_args()
 spark = start_spark(CONNECTION_NAME)
 snapshot = snapshots.current(spark, TABLE, made_by="code/00_datagen.py")
 rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {snapshot.snapshot_id}")
@@ -162,7 +160,7 @@ from matplotlib.figure import Figure
 from mlflow.models import infer_signature
 from sklearn.metrics import ConfusionMatrixDisplay
 
-workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 test_rows = rows.where("transaction_id % 5 = 0")
@@ -281,5 +279,5 @@ print(
     f"Done: average precision {metrics['average_precision']:.3f}; the constant answer: "
     f"{metrics['baseline_average_precision']:.3f} (run {run.info.run_id})\n"
     f"Look at: Experiments > {EXPERIMENT}, the chart of validation_log_loss and the figure.\n"
-    f"Open the UI: {workarea.how_to_open_ui()}"
+    f"Open the UI: {store.how_to_open_ui()}"
 )

@@ -10,7 +10,7 @@ from conftest import ROOT, client_of, files_of, run_script, runs_in, succeed, ta
 from sklearn import metrics
 from xgboost import XGBClassifier
 
-SCRIPT = "07_XGBoost_Iceberg.py"
+SCRIPT = "14_XGBoost_Iceberg.py"
 EXPERIMENT = "xgboost-fraud"
 TABLE = "spark_catalog.default.transactions"
 pytestmark = pytest.mark.spark

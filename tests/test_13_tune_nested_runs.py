@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-SCRIPT = "10_Tune_Nested_Runs.py"
+SCRIPT = "13_Tune_Nested_Runs.py"
 EXPERIMENT = "sklearn-tuning"
 TRIALS = 3
 FEATURES = [f"feature_{number:02d}" for number in range(20)]

@@ -1,11 +1,11 @@
 """
-10 - Tune a model: a parent run, and a child run for each trial
+13 - Tune a model: a parent run, and a child run for each trial
 
 You learn  nested runs; Optuna's ask and tell; what a trial that fails leaves behind
 Reads      nothing: the data are generated, always the same
 Writes     MLflow experiment "sklearn-tuning": a parent run with the best model, 12 child runs
 Needs      Optuna (`pip install optuna==5.0.0`): without it the lesson is skipped; about 10 seconds
-Run        python code/10_Tune_Nested_Runs.py [--trials 12] [--max-neighbors 50]
+Run        python code/13_Tune_Nested_Runs.py [--trials 12] [--max-neighbors 50]
 """
 
 # %%
@@ -15,13 +15,11 @@ Run        python code/10_Tune_Nested_Runs.py [--trials 12] [--max-neighbors 50]
 # A nearest-neighbours classifier leaves three things to choose: how many training rows vote,
 # whether near ones count more, and what "near" means. **Optuna** proposes values and learns from
 # the scores. It is not among the packages of a CML session, and only this lesson uses it.
-import argparse
-
-from cmlflow import options, samples, workarea
+from cmlflow import options, samples, store
 
 EXPERIMENT = "sklearn-tuning"
 SEED = 1
-parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+parser = options.parser()
 parser.add_argument("--trials", type=options.whole_number(1), default=12, help="trials, 1 or more")
 parser.add_argument(
     "--max-neighbors",
@@ -29,7 +27,7 @@ parser.add_argument(
     default=50,
     help=f"most rows that may vote, 5 to {samples.TRAIN_ROWS}",
 )
-args = options.parse(parser)
+args = parser.parse_args()
 try:
     import optuna
 except ImportError:
@@ -76,12 +74,12 @@ def run_trial(name, params):
 # `nested=True` is all it takes: the run opened inside another gets its id as the tag
 # `mlflow.parentRunId`. The UI of MLflow folds the children under their parent; CML lists them
 # flat. `ask` gets the next values from Optuna, `tell` gives it the score. The first trial is the
-# model of train_kneighbors.py, as a yardstick; the next ones are drawn at random, and from the
+# model of 10_train_kneighbors.py, as a yardstick; the next ones are drawn at random, and from the
 # sixth on Optuna proposes what was good before. A trial may fail: with `--max-neighbors 750` one
 # asks more rows to vote than the 600 that train it. It leaves a FAILED child, and tuning goes on.
 # At the end the best model is trained on all training rows, and asked about the test rows once.
 if optuna is not None:
-    workarea.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+    store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
     mlflow.end_run()  # close a run that an earlier cell left open
     mlflow.set_experiment(EXPERIMENT)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -137,12 +135,12 @@ if optuna is not None:
 # In cross-validation 34 neighbours, nearer ones counting more, are right for 92.5 of 100 rows,
 # where the untuned 5 get 89.2. On the test rows both are right for 233 of 250. So what was won?
 # Less than it seems: the best of twelve scores is also the luckiest, and 250 rows cannot tell
-# apart models that differ by two or three points. A forest gains more: see 09_Compare_Runs.py.
+# apart models that differ by two or three points. A forest gains more: see 12_Compare_Runs.py.
 if optuna is not None:
     print(
         f"Done: cross-validated accuracy {study.best_value:.3f} with {study.best_params}, "
         f"untuned {study.trials[0].value:.3f}; test accuracy {test_accuracy:.3f}, always the same "
         f"class {baseline_accuracy:.3f} (run {parent.info.run_id})\n"
         f"Look at: Experiments > {EXPERIMENT} > tuning, its children and best_cv_accuracy.\n"
-        f"Open the UI: {workarea.how_to_open_ui()}"
+        f"Open the UI: {store.how_to_open_ui()}"
     )

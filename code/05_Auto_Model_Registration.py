@@ -58,7 +58,7 @@ with mlflow.start_run(run_name="registered") as run:
     mlflow.log_params({"alpha": ALPHA, "l1_ratio": L1_RATIO})
     mlflow.log_metrics({"rmse": rmse, "baseline_rmse": baseline_rmse})
     mlflow.set_tag("training_data", DATA)
-    with store.may_refuse("a model version", instead="the run: the AI Registry must be enabled"):
+    with store.may_refuse("a model version", instead="the run; the AI Registry must be enabled"):
         logged = mlflow.sklearn.log_model(
             model,
             "model",  # by position: this argument's name differs between MLflow 2 and 3
@@ -101,7 +101,7 @@ print(f"The champion is {model_uri}")
 champion = {"registered_model": REGISTERED_MODEL, "registered_alias": "champion"}
 for key, value in (champion | {"registered_version": str(version or "none")}).items():
     client.set_tag(run.info.run_id, key, value)
-with store.may_refuse("to remove a tag", instead="the newest run, which is the champion"):
+with store.may_refuse("removal of the tag from earlier runs", instead="the newest run"):
     tagged = client.search_runs([run.info.experiment_id], "tags.registered_alias = 'champion'")
     for other in tagged:  # some stores ignore the filter, so we compare the tags again
         earlier = other.info.start_time < run.info.start_time
@@ -115,7 +115,7 @@ with store.may_refuse("to remove a tag", instead="the newest run, which is the c
 # -----------------------------------
 # A registry may keep its files where a session cannot read them: then we load the run's copy.
 loaded = None
-with store.may_refuse(f"to load {model_uri}", instead="the run's copy of the model"):
+with store.may_refuse(f"files of {model_uri}", instead="the run's copy of the model"):
     loaded = mlflow.pyfunc.load_model(model_uri)
 if loaded is None:
     model_uri = f"runs:/{run.info.run_id}/model"

@@ -165,18 +165,19 @@ def place_for(output: str | Path, batch: str | None = None) -> Path:
     Raises:
         BadInput: the path is empty, or it names something that is no file, or the batch itself.
     """
-    problem = None
-    file = Path(output)
-    with contextlib.suppress(OSError, RuntimeError):  # for example a link to itself
-        file = file.resolve()
-        if not str(output).strip():
-            problem = "the path is empty"
-        elif file.exists() and not file.is_file():
-            problem = "it is a folder" if file.is_dir() else "it is not an ordinary file"
-        elif batch is not None and file.exists() and file.samefile(batch):
-            problem = "it is the batch itself"
-    if problem:
-        raise _unwritable(output, problem)
+    if not str(output).strip():
+        raise _unwritable("--output", "the path is empty")
+    try:
+        file = Path(output).resolve()
+        if file.exists() and not file.is_file():
+            kind = "it is a folder" if file.is_dir() else "it is not an ordinary file"
+            raise _unwritable(output, kind)
+        if any(folder.is_file() for folder in file.parents):
+            raise _unwritable(output, "it lies under a file, not in a folder")
+        if batch is not None and file.exists() and Path(batch).exists() and file.samefile(batch):
+            raise _unwritable(output, "it is the batch itself")
+    except (OSError, RuntimeError) as error:  # a name that is too long, a link to itself
+        raise _unwritable(output, _reason(error)) from error
     return file
 
 
@@ -227,12 +228,12 @@ def _content_of(file: str) -> bytes:
 
 
 def _is_number(column) -> bool:
-    return column.type.name in ("integer", "long", "float", "double")
+    return getattr(column.type, "name", None) in ("integer", "long", "float", "double")
 
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
 def _unreadable(file: str, reason: str) -> BadInput:

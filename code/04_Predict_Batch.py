@@ -13,7 +13,7 @@ Run        python code/04_Predict_Batch.py [--batch FILE.csv] [--output FILE.csv
 # Which model?
 # ------------
 # We take the newest finished run that has a model. We ask the store for it, so no id is pasted
-# in here. `pyfunc` loads any model, whichever library made it.
+# in here.
 import mlflow
 
 from cmlflow import batches, errors, options, store, workarea
@@ -45,8 +45,6 @@ else:
         "python code/02_log_model.py",
     )
 model_uri = f"runs:/{run.info.run_id}/model"
-with batches.loading(model_uri):
-    model = mlflow.pyfunc.load_model(model_uri)
 print(f"Model {model_uri} of run {store.name(run)}")
 
 # %%
@@ -54,9 +52,13 @@ print(f"Model {model_uri} of run {store.name(run)}")
 # What does the model take?
 # -------------------------
 # Its **signature** says so. The model refuses a batch that lacks one of these columns, or that
-# has a text in one of them. It ignores columns that it does not know.
+# has a text in one of them. It ignores columns that it does not know. `pyfunc` loads any model,
+# whichever library made it.
+with batches.loading(model_uri):
+    model = mlflow.pyfunc.load_model(model_uri)
 schema = batches.schema_of(model)
-print(f"It takes {len(schema)} columns:\n{schema}")
+inputs = schema.input_names()
+print(f"It takes {len(inputs)} columns: {', '.join(inputs)}")
 
 # %%
 #
@@ -87,12 +89,12 @@ print(f"{len(batch)} wines, the first ones:\n{batch.head(3).T.to_string()}")
 # Every row carries the run id and the model URI, so months later you can still tell which model
 # made a prediction. Columns that the model does not know are carried over unchanged.
 ours = ("prediction", "run_id", "model_uri")
-unused = [name for name in batch if name not in (*schema.input_names(), *ours)]
+unused = [name for name in batch if name not in (*inputs, *ours)]
 if unused:
     print(f"Not used by the model: {', '.join(unused)}")
 if replaced := [name for name in batch if name in ours]:
     print(f"Replaced by what this model says: {', '.join(replaced)}")
-predictions = model.predict(batch[schema.input_names()].astype("float64"))
+predictions = model.predict(batch[inputs].astype("float64"))
 scored = batch.assign(prediction=predictions, run_id=run.info.run_id, model_uri=model_uri)
 batches.write(scored, output)
 

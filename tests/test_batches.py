@@ -218,9 +218,10 @@ def test_a_name_that_leads_to_no_file_is_refused(tmp_path, monkeypatch, name, sa
         (os.devnull, "it is not an ordinary file"),
         ("batch.csv", "it is the batch itself"),
         ("link.csv", "it is the batch itself"),
-        ("batch.csv/out.csv", "cannot be written: "),
+        ("batch.csv/out.csv", "it lies under a file, not in a folder"),
         ("/proc/none/out.csv", "cannot be written: "),
         ("x" * 300, "File name too long"),
+        ("loop", "loop cannot be written: "),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_and_left_alone(
@@ -228,6 +229,7 @@ def test_a_place_that_cannot_be_written_is_refused_and_left_alone(
 ):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
+    os.symlink("loop", "loop")
     (tmp_path / "batch.csv").write_text(GOOD)
     (tmp_path / "link.csv").symlink_to("batch.csv")
     before = sorted(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import mlflow.data  # noqa: F401  (first: it imports cmlflow.snapshots.dataset by itself)
 import numpy as np
 
 from cmlflow import store
@@ -142,7 +143,10 @@ def impossible_if_it_fails(
     except (Exception, SystemExit) as error:
         verdict = f"impossible: {type(error).__name__} {where} (libraries: {libraries})"
         write_verdict(verdict)
-        raise not_repeated(verdict, libraries, f"Mend its code or its model: {error}") from error
+        said = (str(error).splitlines() or [""])[0]
+        raise not_repeated(
+            verdict, libraries, f"Mend its code or its model: {type(error).__name__} {said}"
+        ) from error
 
 
 def not_repeated(verdict: str, libraries: Libraries, otherwise: str) -> LessonError:

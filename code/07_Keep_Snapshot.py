@@ -30,8 +30,8 @@ wines = pd.read_csv(workarea.root() / "data" / "wine-quality.csv").astype("float
 wines.columns = [name.replace(" ", "_") for name in wines.columns]
 wines.insert(0, "wine_id", range(len(wines)))
 measurements = wines.columns.drop(["wine_id", "quality"])
-distinct = len(wines[:3000].drop_duplicates(measurements))
-print(f"{len(wines)} wines; the first 3000 have {distinct} different measurements")
+twins = wines[:3000].duplicated(measurements).sum()
+print(f"{len(wines)} wines; {twins} of the first 3000 are twins of an earlier one")
 
 # %%
 #
@@ -112,7 +112,7 @@ with mlflow.start_run(run_name="forest") as run:
     model, metrics = fit_and_score(rows, PARAMS)
     mlflow.log_metrics(metrics)
     features = wines.loc[:2, measurements]
-    mlflow.sklearn.log_model(
+    logged = mlflow.sklearn.log_model(
         model,
         "model",
         signature=infer_signature(features, model.predict(features)),
@@ -139,12 +139,12 @@ client.set_tag(run_id, "iceberg_tag", iceberg_tag)
 print(f"snapshot {second.snapshot_id} is kept by the Iceberg tag {iceberg_tag}")
 
 kept_for = f"run {run_id}"
-with store.may_refuse("to register the model", instead="the run, which has the model"):
-    version = mlflow.register_model(f"runs:/{run_id}/model", REGISTERED_MODEL).version
+with store.may_refuse("a registered model", instead="the run, which has the model"):
+    version = mlflow.register_model(logged.model_uri, REGISTERED_MODEL).version
     kept_for = f"{REGISTERED_MODEL} version {version}"
     client.set_tag(run_id, "registered_model", REGISTERED_MODEL)
     client.set_tag(run_id, "registered_version", str(version))
-    with store.may_refuse("tags of a model version", instead="the tags of its run"):
+    with store.may_refuse("tags of the model version", instead="the tags of its run"):
         for name, value in (second.tags | {"iceberg_tag": iceberg_tag}).items():
             client.set_model_version_tag(REGISTERED_MODEL, version, name, value)
 

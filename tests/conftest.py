@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -196,10 +197,6 @@ RUN_WARM = """if True:
             mlflow.set_tracking_uri(None)
             mlflow.set_registry_uri(None)
             mlflow.tracking.fluent._active_experiment_id = None
-        if "pyspark" in sys.modules:
-            from pyspark import SparkContext
-            if SparkContext._active_spark_context is not None:
-                SparkContext._active_spark_context.stop()
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(cwd)
@@ -209,6 +206,10 @@ RUN_WARM = """if True:
         except BaseException:
             traceback.print_exc()
             print("FAILED", file=sys.stderr)
+        if "pyspark" in sys.modules:  # as at the end of a process: another one may want it
+            from pyspark import SparkContext
+            if SparkContext._active_spark_context is not None:
+                SparkContext._active_spark_context.stop()
 """
 
 
@@ -245,6 +246,13 @@ class WarmKernel(Kernel):
         done = self.run_script(script, work, *arguments, **options)
         assert done.returncode == 0, f"{script}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}"
         return done.stdout
+
+    def python(self, code: str, work: Path, *arguments: str, **options) -> str:
+        """Do what the function `python` does, but for the current folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            lines = Path(folder, "lines.py")
+            lines.write_text(code, encoding="utf-8")
+            return self.succeed(str(lines), work, *arguments, **options)
 
 
 @pytest.fixture(scope="session")

@@ -75,14 +75,13 @@ def normal(name, seed):
 def features(first_id, first_second, rows, seed):
     """Return `rows` transactions as a Spark DataFrame, with ids from `first_id` upwards."""
     second = F.floor(uniform("second", seed) * DAYS_PER_BATCH * 86_400)
-    count = F.floor(-2 * F.log(uniform("count", seed))).cast("double")
     columns = {
         "transaction_time": F.timestamp_seconds(second + first_second),
         "hour_of_day": F.floor((second % 86_400) / 36) / 100,
         "amount_usd": F.round(F.exp(3.5 + 1.1 * normal("amount", seed)), 2),
         "account_balance_usd": F.round(F.exp(7.5 + normal("balance", seed)), 2),
         "account_age_days": F.ceil(3650 * uniform("age", seed)).cast("double"),
-        "transactions_last_day": count,
+        "transactions_last_day": F.floor(-2 * F.log(uniform("count", seed))).cast("double"),
         "home_latitude": F.round(30 + 18 * uniform("latitude", seed), 4),
         "home_longitude": F.round(-120 + 45 * uniform("longitude", seed), 4),
         "distance_from_home_km": F.round(F.exp(1.5 + 1.2 * normal("distance", seed)), 3),

@@ -1,7 +1,7 @@
 """What the READMEs show of a lesson's output, compared with what the lesson prints.
 
-A console block holds commands, each followed by what it prints. Ids, times and paths differ from run
-to run: MASKS says what they look like. After a lesson has changed, let the blocks be written anew:
+A console block holds commands, each followed by what it prints. Ids, times and paths differ from
+run to run: MASKS says what they look like. After a lesson has changed, write the blocks anew:
 
     python tests/printed.py        runs all lessons in a temporary folder, rewrites the blocks
 """
@@ -62,10 +62,14 @@ def main() -> None:
         again = {lesson: iter(outputs) for lesson, outputs in printed.items()}
 
         def fill(block, again=again):
-            return "```console\n" + COMMAND.sub(
-                lambda found: f"$ python code/{found[1]}\n{next(again[found[1]]).strip()}\n",
-                block[1],
-            ) + "```"
+            return (
+                "```console\n"
+                + COMMAND.sub(
+                    lambda found: f"$ python code/{found[1]}\n{next(again[found[1]]).strip()}\n",
+                    block[1],
+                )
+                + "```"
+            )
 
         readme.write_text(BLOCK.sub(fill, readme.read_text(encoding="utf-8")), encoding="utf-8")
     subprocess.run(["git", "diff", "--stat", "--", *map(str, READMES)], check=False)

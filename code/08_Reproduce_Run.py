@@ -5,7 +5,7 @@ You learn  what a run must keep so that anybody can repeat it: rows, code, param
 Reads      a run of code/06_Spark_Iceberg.py, 14_XGBoost_Iceberg.py or 07_Keep_Snapshot.py, and
            the Iceberg snapshot that it names
 Writes     MLflow experiment "reproductions": one run; the verdict, as a tag of both runs
-Needs      Spark (in CML: a session with the Spark add-on); one of those lessons; about 20 seconds
+Needs      Spark (in CML: a session with the Spark add-on); 07_Keep_Snapshot.py; about 20 seconds
 Run        python code/08_Reproduce_Run.py [--run-id ID] [--model NAME --version N | --alias A]
            [--trust]
 

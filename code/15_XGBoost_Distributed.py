@@ -4,7 +4,7 @@
 You learn  how xgboost.spark trains where the rows are, and what is the same as on one machine
 Reads      Iceberg table spark_catalog.default.transactions, and the runs of 14_XGBoost_Iceberg.py
 Writes     MLflow experiment "xgboost-fraud": a run with a model
-Needs      Spark (in CML: a session with the Spark add-on); pyarrow; 00_datagen.py; 20 seconds
+Needs      Spark (in CML: a session with the Spark add-on); pyarrow; 00_datagen.py; about 20 seconds
 Run        python code/15_XGBoost_Distributed.py
 """
 

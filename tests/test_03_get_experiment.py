@@ -1,6 +1,4 @@
 import re
-import sqlite3
-from contextlib import closing
 
 import pytest
 from conftest import client_of, runs_in, succeed
@@ -117,13 +115,3 @@ def test_a_run_without_error_is_the_best_and_one_that_is_no_number_is_left_out(w
         log_run(client, experiment_id, rmse)
     perfect = log_run(client, experiment_id, 0.0)
     assert f"best of 2 runs has rmse 0.000 (run {perfect})" in warm.succeed(SCRIPT, work)
-
-
-def test_a_run_without_a_start_time_is_the_oldest_among_equals(warm, work):
-    """Some stores keep none."""
-    client = client_of(work)
-    experiment_id = client.create_experiment(EXPERIMENT)
-    untimed, timed = (log_run(client, experiment_id, 0.5) for _ in range(2))
-    with closing(sqlite3.connect(work / "mlflow.db")) as database, database:
-        database.execute("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", [untimed])
-    assert f"best of 2 runs has rmse 0.500 (run {timed})" in warm.succeed(SCRIPT, work)

@@ -539,6 +539,9 @@ def _require_usable(database: Path) -> None:
         StoreError: it is no database, damaged, locked, or cannot be written to.
     """
     problem = "it is a folder" if database.is_dir() else "ok"
+    for place in (database.parent, database):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise _unusable(database, f"{place} is read-only")
     try:
         opened = sqlite3.connect(database, timeout=LONGEST_WAIT_S, isolation_level=None)
         with contextlib.closing(opened):

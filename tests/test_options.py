@@ -74,8 +74,6 @@ def test_a_lesson_without_options_takes_no_word_in_a_terminal_and_any_in_a_kerne
 def test_the_beginning_of_an_option_is_not_taken_but_understood(parser, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "--batch", "x"])
     with pytest.raises(errors.BadInput, match=r"--batch\. Did you mean --batch-file"):
-        errors.BadInput, match=r"^Unknown option --batch\. Did you mean --batch-file"
-    ):
         parser.parse_args()
 
 

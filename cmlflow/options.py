@@ -75,7 +75,9 @@ class LessonParser(ArgumentParser):
         unknown = [word for word in others if not _is_kernels(word)]
         if unknown and not in_kernel() and "-f" not in others:
             (word, *_) = unknown
-            near = get_close_matches(word.partition("=")[0], options, 1)
+            name = word.partition("=")[0]
+            near = [option for option in options if len(name) > 2 and option.startswith(name)]
+            near += get_close_matches(name, options, 1)
             raise BadInput(
                 f"Unknown option {_shortened(word)}."
                 + (f" Did you mean {near[0]}?" if near else ""),

@@ -93,7 +93,9 @@ def end_run_when_stopped() -> None:
         while inside is not None:
             # In the middle of these a run is in the store, but MLflow does not know it (any more).
             if inside.f_code.co_name in ("start_run", "end_run"):
-                threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+                again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+                again.daemon = True
+                again.start()
                 return
             inside = inside.f_back
         # Registered last, so it runs before MLflow's own, which calls an open run FINISHED.
@@ -436,7 +438,7 @@ def _use_another_folder() -> str:
 def _one_line(error: Exception) -> str:
     """Return the first line of an error, without the password that an address may hold."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"(\w://)[^/\s@]*@", r"\1", first)
+    return re.sub(r"(\w://)[^/\s@]*@", r"\1", first)[:300]
 
 
 def _says_absent(error: Exception) -> bool:
@@ -521,7 +523,7 @@ def _require_an_answer() -> None:
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
             return  # one may log without being allowed to list
         raise StoreError(
-            f"The store that MLFLOW_TRACKING_URI names gave no answer: {_one_line(error)}",
+            f"The store that MLFLOW_TRACKING_URI names cannot be used: {_one_line(error)}",
             "the address of an MLflow store that is running",
             "To use a store in the project instead, run:  unset MLFLOW_TRACKING_URI",
         ) from error
@@ -537,6 +539,9 @@ def _require_usable(database: Path) -> None:
         StoreError: it is no database, damaged, locked, or cannot be written to.
     """
     problem = "it is a folder" if database.is_dir() else "ok"
+    for place in (database.parent, database):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise _unusable(database, f"{place} is read-only")
     try:
         opened = sqlite3.connect(database, timeout=LONGEST_WAIT_S, isolation_level=None)
         with contextlib.closing(opened):

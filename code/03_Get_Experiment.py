@@ -27,7 +27,7 @@ args = parser.parse_args()
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
 client = mlflow.MlflowClient()
 experiment = client.get_experiment_by_name(args.experiment)
-print(f"{args.experiment}: {'found' if experiment else 'not found'}")
+print(f"{args.experiment}: {experiment.lifecycle_stage if experiment else 'not there'}")
 
 # %%
 #

@@ -25,6 +25,15 @@ def test_the_run_it_prints_as_active_is_the_run_that_was_logged(printed, module_
     assert f"Active run {by_hand.info.run_id}, status RUNNING" in printed
     assert f"Run with UUID {by_hand.info.run_id} is already active" in printed
     assert "After end_run the active run is None" in printed
+    assert "After the block the active run is None" in printed
+
+
+def test_it_ends_with_the_page_on_which_both_runs_are_compared(printed, module_work, wines):
+    experiment = client_of(module_work).get_experiment_by_name("example-experiment")
+    assert printed.endswith(
+        f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning\n"
+    )
+    assert f"mean_quality is {wines['quality'].mean():.2f} in both" in printed
 
 
 def test_artifacts_would_land_in_the_working_area(printed, module_work):
@@ -33,8 +42,8 @@ def test_artifacts_would_land_in_the_working_area(printed, module_work):
     assert experiment.artifact_location == expected
 
 
-def test_a_second_pass_uses_the_same_experiment(printed, module_work):
+def test_a_second_pass_uses_the_same_experiment(printed, warm, module_work):
     before = {run.info.run_id for run in runs_in(module_work, "example-experiment")}
-    assert "Experiment example-experiment found" in succeed(SCRIPT, module_work)
+    assert "Experiment example-experiment found" in warm.succeed(SCRIPT, module_work)
     after = {run.info.run_id for run in runs_in(module_work, "example-experiment")}
     assert before < after and len(after) == len(before) + 2

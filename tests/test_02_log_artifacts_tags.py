@@ -68,8 +68,8 @@ def test_tags_are_set_and_are_not_params(run):
     assert run.data.params == {}
 
 
-def test_a_second_run_keeps_the_files_of_the_first(run, module_work, fetched):
-    succeed(SCRIPT, module_work)
+def test_a_second_run_keeps_the_files_of_the_first(run, warm, module_work, fetched):
+    warm.succeed(SCRIPT, module_work)
     newest, first = runs_in(module_work, EXPERIMENT)
     assert first.info.run_id == run.info.run_id
     made = module_work / "data" / "states"

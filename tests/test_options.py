@@ -71,6 +71,12 @@ def test_a_lesson_without_options_takes_no_word_in_a_terminal_and_any_in_a_kerne
     assert vars(options.parser().parse_args()) == {}
 
 
+def test_the_beginning_of_an_option_is_not_taken_but_understood(parser, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "--batch", "x"])
+    with pytest.raises(errors.BadInput, match=r"--batch\. Did you mean --batch-file"):
+        parser.parse_args()
+
+
 def test_a_stray_word_is_an_error_because_an_option_was_forgotten(parser, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "5"])
     with pytest.raises(errors.BadInput, match=r"Unknown option 5\."):

@@ -162,15 +162,22 @@ def run_page(run: Run, tab: str = "") -> str:
 
     Args:
         run: the run.
-        tab: for example `model-metrics`, or `artifacts/figures/grades.png`.
+        tab: for example `model-metrics`, `artifacts`, or `artifacts/figures/grades.png`.
     """
     page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     return f"{page}/{quote(tab)}" if tab else page
 
 
-def runs_page(experiment_id: str) -> str:
-    """Return the page that lists the runs of an experiment, for `how_to_open_ui`."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+def runs_page(experiment_id: str, order_by: str = "") -> str:
+    """Return the page that lists the runs of an experiment, for `how_to_open_ui`.
+
+    Args:
+        experiment_id: of the experiment.
+        order_by: a metric; the runs with the smallest value come first, those without it last.
+    """
+    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    key = quote(f"metrics.`{order_by}`")
+    return f"{page}&orderByKey={key}&orderByAsc=true" if order_by else page
 
 
 def compare_page(runs: Iterable[Run]) -> str:

@@ -87,7 +87,7 @@ class Browser:
         """Open a page afresh; return its visible text as soon as all that is expected is in it."""
         self.tell("Page.navigate", url="about:blank")
         self.tell("Page.navigate", url=url)
-        end = time.monotonic() + LIMIT / 5
+        end = time.monotonic() + LIMIT
         missing = expected
         while missing:
             text = self.evaluate("document.body ? document.body.innerText : ''") or ""

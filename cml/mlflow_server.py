@@ -10,6 +10,7 @@ Run        python cml/mlflow_ui.py, which chooses the port and the names that ar
 import logging
 import os
 import sys
+import warnings
 
 from cmlflow import store, workarea
 from cmlflow.errors import LessonError
@@ -31,5 +32,6 @@ from mlflow.server import app, handlers
 from werkzeug.serving import make_server
 
 handlers.initialize_backend_stores(uri, uri, artifacts)  # fails here, and not at the first request
+warnings.simplefilter("ignore")  # what MLflow has to mend is of no use to the reader
 logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it prints every request
 make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True).serve_forever()

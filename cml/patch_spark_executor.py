@@ -33,6 +33,8 @@ before = template.read_bytes() if template.is_file() else None
 import json
 import posixpath
 
+from cmlflow.errors import BadInput
+
 PROJECT = "/home/cdsw"
 
 
@@ -52,11 +54,11 @@ if before is not None:
         for mount in mounts_of_the_project(pod):
             dropped += mount.pop("readOnly", None) is not None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"This is no pod template: {args.file} ({type(error).__name__}: {error}).\n"
-            "Expected: JSON with spec.containers and their volumeMounts; it was left as it is.\n"
+        raise BadInput(
+            f"This is no pod template: {args.file} ({type(error).__name__}: {error}).",
+            "JSON with spec.containers and their volumeMounts; it was left as it is",
             "To get a new one, start a new session with Enable Spark; then run:  "
-            "python cml/patch_spark_executor.py"
+            "python cml/patch_spark_executor.py",
         ) from error
 
 # %%
@@ -68,6 +70,8 @@ if before is not None:
 import os
 import shutil
 import tempfile
+
+from cmlflow.errors import LessonError
 
 
 def replace(target, content):
@@ -92,12 +96,12 @@ if dropped:
             replace(original, before)
         replace(template, after.encode())
     except OSError as error:
-        raise OSError(
-            f"Could not replace {args.file}: {error.strerror}.\n"
-            "Expected: a file of your own in a folder that can be written to.\n"
+        raise LessonError(
+            f"{args.file} cannot be replaced: {error.strerror}.",
+            "a file of your own, in a folder that you may write to",
             f"To write into it instead, run:  cp {args.file} executor.json && "
             "python cml/patch_spark_executor.py --file executor.json && "
-            f"cp executor.json {args.file}"
+            f"cp executor.json {args.file}",
         ) from error
     print(f"readOnly dropped from {dropped} mount(s) of {PROJECT} in {args.file}")
     print(f"Done: Spark sees it when it starts next; the original is {original}")

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-GRACE_S = 5
+GRACE_S = 3
 """Seconds from the request to end until the end by force."""
 
 
@@ -49,7 +49,7 @@ def start(
         The child; `stop` ends it. Its standard input is not for use.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "cmlflow.processes", program, *arguments],
+        [sys.executable, __file__, program, *arguments],
         env=env,
         cwd=cwd,
         stdin=subprocess.PIPE,
@@ -132,6 +132,8 @@ if __name__ == "__main__":
     _end_with_parent()
     del sys.argv[0]
     if sys.argv[0].endswith(".py"):
+        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:
+        sys.path[0] = os.getcwd()
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

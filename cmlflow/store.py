@@ -352,7 +352,7 @@ def run_page(run: Run, tab: str = "") -> str:
 
     Args:
         run: the run.
-        tab: for example `model-metrics`, or `artifacts/figures/grades.png`.
+        tab: for example `model-metrics`, `artifacts`, or `artifacts/figures/grades.png`.
     """
     page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     return f"{page}/{quote(tab)}" if tab else page
@@ -362,13 +362,12 @@ def runs_page(experiment_id: str, lowest_first: str = "") -> str:
     """Return the page that lists the runs of an experiment, for `how_to_open_ui`.
 
     Args:
-        experiment_id: the id of the experiment.
-        lowest_first: a metric by which the runs are sorted, for example `rmse`.
+        experiment_id: of the experiment.
+        lowest_first: a metric; the runs with the smallest value come first, those without it last.
     """
-    order = f"&orderByKey={quote(f'metrics.`{lowest_first}`')}&orderByAsc=true"
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning" + (
-        order if lowest_first else ""
-    )
+    page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    key = quote(f"metrics.`{lowest_first}`")
+    return f"{page}&orderByKey={key}&orderByAsc=true" if lowest_first else page
 
 
 def compare_page(runs: Iterable[Run]) -> str:

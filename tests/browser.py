@@ -28,9 +28,13 @@ class Browser:
     def __init__(self, profile: Path, *switches: str) -> None:
         program = next(filter(None, map(shutil.which, NAMES)), None)
         needs(program, "no Chromium")
-        # Chromium reads commands from descriptor 3 and writes answers to 4.
-        theirs, self.commands = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in os.pipe())
-        answers, theirs_too = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in os.pipe())
+        # Chromium reads commands from descriptor 3 and writes answers to 4: ours lie higher.
+        pipes = (*os.pipe(), *os.pipe())
+        theirs, self.commands, self.answers, theirs_too = (
+            fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in pipes
+        )
+        for end in pipes:
+            os.close(end)
         self.process = subprocess.Popen(
             [
                 *(program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
@@ -46,7 +50,6 @@ class Browser:
         )
         os.close(theirs)
         os.close(theirs_too)
-        self.answers = open(answers, "rb")
         self.count, self.rest, self.session = 0, b"", {}
         target = self.tell("Target.createTarget", url="about:blank")["targetId"]
         attached = self.tell("Target.attachToTarget", targetId=target, flatten=True)
@@ -56,7 +59,7 @@ class Browser:
         """End the browser."""
         self.process.kill()
         self.process.wait()
-        self.answers.close()
+        os.close(self.answers)
         os.close(self.commands)
 
     def tell(self, method: str, **parameters) -> dict:
@@ -66,7 +69,7 @@ class Browser:
         os.write(self.commands, json.dumps(message).encode() + b"\0")
         while True:
             while b"\0" not in self.rest:
-                chunk = os.read(self.answers.fileno(), 1 << 16)
+                chunk = os.read(self.answers, 1 << 16)
                 assert chunk, "Chromium has ended"
                 self.rest += chunk
             answer, _, self.rest = self.rest.partition(b"\0")
@@ -84,7 +87,7 @@ class Browser:
         """Open a page afresh; return its visible text as soon as all that is expected is in it."""
         self.tell("Page.navigate", url="about:blank")
         self.tell("Page.navigate", url=url)
-        end = time.monotonic() + LIMIT / 5
+        end = time.monotonic() + LIMIT
         missing = expected
         while missing:
             text = self.evaluate("document.body ? document.body.innerText : ''") or ""

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 import subprocess
 
 import psutil
 from conftest import LIMIT
-
-
-def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def ask(

@@ -26,8 +26,10 @@ from conftest import (
     runs_in,
     wait_until,
 )
-from servers import alive, ask, free_port
+from servers import alive, ask
 from test_mlflow_ui import standin
+
+from cmlflow.processes import free_port
 
 AMP = yaml.safe_load((ROOT / ".project-metadata.yaml").read_text(encoding="utf-8"))
 INSTALL = "cml/install_dependencies.py"

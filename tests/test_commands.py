@@ -1,5 +1,6 @@
 """The commands of the README: the Makefile and the runner behind `make tutorial`."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 from conftest import (
     LIMIT,
@@ -22,9 +24,10 @@ from conftest import (
     wait_until,
 )
 from filelock import FileLock
-from servers import ask, free_port, listening
+from servers import alive, ask, end, family_of, listening
 
 import tutorial
+from cmlflow.processes import free_port
 from cmlflow.spark import iceberg_jar
 
 pytestmark = pytest.mark.once
@@ -281,32 +284,59 @@ def test_clean_installs_no_environment(work, fresh_copy):
     assert not (fresh_copy / ".venv").exists()
 
 
+@contextlib.contextmanager
+def make_ui(work, port):
+    """Start `make ui` as in a terminal, where Ctrl+C reaches make and all that it started."""
+    process = start_command("make", "--no-print-directory", "ui", f"PORT={port}", work=work)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            end(family_of(process))
+            process.communicate()
+
+
+def runs_python(process):
+    """Tell whether the shell of make has started Python."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(each.name().startswith("python") for each in family_of(process))
+
+
+def press_ctrl_c(process):
+    """Press Ctrl+C; when all have ended, return what was printed from then on."""
+    members = family_of(process)
+    os.killpg(process.pid, signal.SIGINT)
+    done = finish(process)
+    wait_until(lambda: not alive(members), "the end of all that make started")
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
 class TestUi:
-    def test_it_serves_the_local_store_on_this_machine_only(self, work):
+    def test_it_serves_the_local_store_on_this_machine_only_until_ctrl_c(self, work):
         client_of(work).create_experiment("seen-in-the-ui")
         port = free_port()
-        process = subprocess.Popen(
-            ["make", "--no-print-directory", "ui", f"PORT={port}"],
-            cwd=ROOT,
-            env=clean_environment(work),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            assert f"http://127.0.0.1:{port}" in process.stdout.readline()
+        with make_ui(work, port) as process:
+            while not (line := process.stdout.readline()).startswith("MLflow UI:"):
+                assert line, process.stderr.read()
+            assert f"http://127.0.0.1:{port}" in line
             search = "/api/2.0/mlflow/experiments/search?max_results=10"
-
-            def answers():
-                assert process.poll() is None, "the UI ended"
-                return "seen-in-the-ui" in ask(port, search)[1]
-
-            wait_until(answers, "the experiment in the UI's answer")
+            assert "seen-in-the-ui" in ask(port, search)[1]  # the address was told when it answers
+            for name in ("10.evil.com", "192.168.evil.com"):
+                assert ask(port, search, Host=name)[0] == 403
             assert listening(process) == {("127.0.0.1", port)}
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            assert "choose Model training at the top left, once" in process.stdout.readline()
+            assert press_ctrl_c(process) == "Stopped\n"
+        assert ask(port)[0] is None
+
+    @pytest.mark.parametrize("moment", ["when Python starts", "when the server starts"])
+    def test_ctrl_c_before_it_answers_prints_no_traceback(self, work, moment):
+        with make_ui(work, free_port()) as process:
+            if moment == "when Python starts":
+                wait_until(lambda: runs_python(process), "the start of the script")
+            else:
+                assert process.stdout.readline() == "Starting the MLflow UI ...\n"
+            assert press_ctrl_c(process) == "Stopped\n"
 
     def test_with_a_server_of_your_own_it_does_not_open_the_local_store(self, work):
         done = make("ui", work=work, MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9")
@@ -323,9 +353,10 @@ class TestUi:
 
     def test_a_taken_port_is_told_as_in_the_readme(self, work):
         readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        (heading,) = re.findall(r"^### `(.*Errno 98.*)` from `make ui`$", readme, re.MULTILINE)
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            done = make("ui", f"PORT={taken.getsockname()[1]}", work=work)
-        assert heading in done.stdout + done.stderr
+        (heading,) = re.findall(r"^### `(No server can listen on port .*)`$", readme, re.MULTILINE)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            done = make("ui", f"PORT={port}", work=work)
+        assert done.returncode != 0
+        assert heading.replace("…", str(port)) in done.stderr
+        assert f"run:  make ui PORT={port + 1}" in done.stderr

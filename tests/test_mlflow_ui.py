@@ -4,9 +4,9 @@ import contextlib
 import html
 import os
 import re
-import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,11 +14,14 @@ from types import SimpleNamespace
 import mlflow
 import psutil
 import pytest
+from browser import Browser
 from conftest import LIMIT, ROOT, STANDINS, Kernel, clean_environment, client_of, wait_until
-from servers import alive, ask, end, family_of, free_port, listening
+from servers import alive, ask, end, family_of, listening
+
+from cmlflow import store
+from cmlflow.processes import free_port
 
 SCRIPT = ROOT / "cml" / "mlflow_ui.py"
-GUARD = ROOT / "cml" / "end_with_parent.py"
 
 
 def standin(name):
@@ -30,6 +33,7 @@ def standin(name):
 SKINNY = standin("no_flask")  # as with mlflow-skinny
 DOMAIN = "ml-1234.example.cloudera.site"
 OWN_NAME = f"mlflow-ui.{DOMAIN}"
+MODEL = "A Registered Model"  # a name with spaces
 CHECKS_HOSTS = int(mlflow.__version__.split(".")[0]) >= 3  # MLflow 2 answers everybody
 IN_CML = {
     "MLFLOW_TRACKING_URI": "cml://localhost",
@@ -69,20 +73,6 @@ def application(work, port, **extra):
         process.wait()
 
 
-@contextlib.contextmanager
-def guarded(server):
-    """Run a server, given as Python code, under the guard; it says that it is ready."""
-    with subprocess.Popen(
-        [sys.executable, str(GUARD), sys.executable, "-c", server],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
-        yield process
-
-
 def run_to_its_error(work, **extra):
     """Start the script where it must fail; return the lines of its message."""
     done = subprocess.run(
@@ -99,16 +89,29 @@ def run_to_its_error(work, **extra):
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory):
-    """The UI of a new, empty working area, on a workbench without TLS; then a run is logged."""
+    """The UI of a new, empty working area, on a workbench without TLS; then runs are logged.
+
+    The variable of the allowed names is there, but empty, as a form leaves it.
+    """
     work = tmp_path_factory.mktemp("ui")
     workbench = {"CDSW_DOMAIN": DOMAIN, "CDSW_API_URL": f"http://{DOMAIN}/api/v1"}
-    with application(work, free_port(), CDSW_IP_ADDRESS="100.64.1.2", **workbench) as started:
+    workbench |= {"CDSW_IP_ADDRESS": "100.64.1.2", "MLFLOW_SERVER_ALLOWED_HOSTS": ""}
+    with application(work, free_port(), **workbench) as started:
         client = client_of(work)
         folder = (work / "mlartifacts" / "seen").as_uri()
         started.experiment_id = client.create_experiment("seen-in-the-ui", folder)
-        started.run_id = client.create_run(started.experiment_id, run_name="run-to-see").info.run_id
-        client.log_text(started.run_id, "eleven columns", "features.txt")
-        client.set_terminated(started.run_id)
+        started.runs = {}
+        for name, rmse in (("without", None), ("better", 0.822), ("worse", 0.85)):
+            run = client.create_run(started.experiment_id, run_name=f"{name}-run")
+            if rmse:
+                client.log_metric(run.info.run_id, "rmse", rmse)
+            client.log_text(run.info.run_id, f"features of {name}", "states/features.txt")
+            client.set_terminated(run.info.run_id)
+            started.runs[name] = client.get_run(run.info.run_id)
+        client.create_registered_model(MODEL)
+        source = f"{started.runs['better'].info.artifact_uri}/model"
+        version = client.create_model_version(MODEL, source, run.info.run_id)
+        client.set_registered_model_alias(MODEL, "champion", version.version)
         yield started
 
 
@@ -161,8 +164,9 @@ class TestOverHttp:
         assert listening(ui.process) == {("127.0.0.1", ui.port)}
 
     def test_artifacts_of_a_run_can_be_read(self, ui):
-        path = f"/get-artifact?path=features.txt&run_uuid={ui.run_id}"
-        assert ask(ui.port, path) == (200, "eleven columns")
+        run_id = ui.runs["better"].info.run_id
+        path = f"/get-artifact?path=states/features.txt&run_uuid={run_id}"
+        assert ask(ui.port, path) == (200, "features of better")
 
     def test_it_takes_no_uploads(self, ui):
         upload = "/api/2.0/mlflow-artifacts/artifacts/upload.txt"
@@ -176,94 +180,118 @@ class TestOverHttp:
         made = client_of(ui.work).get_experiment_by_name("made-in-the-ui")
         assert made.artifact_location.startswith((ui.work / "mlartifacts").as_uri())
 
-    def test_the_log_says_where_it_is(self, ui):
-        assert f"MLflow UI: http://127.0.0.1:{ui.port}" in ui.log.read_text()
+    def test_the_log_says_where_it_is_and_what_to_choose_there(self, ui):
+        log = ui.log.read_text()
+        assert f"MLflow UI: http://127.0.0.1:{ui.port}" in log
+        assert ("choose Model training at the top left, once" in log) == CHECKS_HOSTS
+
+    def test_it_is_light(self, ui):
+        members = family_of(ui.process)
+        assert len(members) <= 4
+        assert sum(member.memory_info().rss for member in members) < 0.6e9
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """The Chromium of this machine."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    return pytest.skip("no Chromium on this machine")
+def browser(tmp_path_factory):
+    """A browser that finds the workbench on this machine, and nothing else."""
+    rules = f"MAP {OWN_NAME} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with contextlib.closing(
+        Browser(tmp_path_factory.mktemp("profile"), f"--host-resolver-rules={rules}")
+    ) as opened:
+        yield opened
 
 
-@pytest.mark.parametrize("name", ["127.0.0.1", OWN_NAME])
-def test_a_browser_shows_the_experiment_and_its_run(ui, browser, tmp_path, name):
-    """The runs are fetched with POST: they are missing if the own origin is refused."""
-    page = f"#/experiments/{ui.experiment_id}" + "/runs" * CHECKS_HOSTS
-    done = subprocess.run(
+class TestInABrowser:
+    @pytest.mark.parametrize("name", ["127.0.0.1", OWN_NAME])
+    def test_it_shows_the_experiment_and_its_runs(self, ui, browser, name):
+        """The runs are fetched with POST: they are missing if the own origin is refused."""
+        page = f"#/experiments/{ui.experiment_id}" + "/runs" * CHECKS_HOSTS
+        browser.text_of(f"http://{name}:{ui.port}/{page}", "seen-in-the-ui", "better-run")
+
+    @pytest.mark.skipif(not CHECKS_HOSTS, reason="links are for the UI of MLflow 3")
+    @pytest.mark.parametrize(
+        ("page", "expected"),
         [
-            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-            *("--no-first-run", "--disable-background-networking", "--disable-sync"),
-            *("--disable-component-update", f"--user-data-dir={tmp_path}"),
-            f"--host-resolver-rules=MAP {OWN_NAME} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            *("--virtual-time-budget=60000", "--dump-dom", f"http://{name}:{ui.port}/{page}"),
+            (lambda ui: store.run_page(ui.runs["better"]), ["better-run", "0.822", "About this"]),
+            (
+                lambda ui: store.run_page(ui.runs["better"], "model-metrics"),
+                ["better-run", "Add chart", "rmse"],
+            ),
+            (lambda ui: store.run_page(ui.runs["better"], "artifacts"), ["better-run", "states"]),
+            (
+                lambda ui: store.run_page(ui.runs["better"], "artifacts/states/features.txt"),
+                ["better-run", "features of better"],
+            ),
+            (
+                lambda ui: store.runs_page(ui.experiment_id),
+                ["Sort: Created", "better-run", "worse-run", "without-run"],
+            ),
+            (
+                lambda ui: store.compare_page([ui.runs["better"], ui.runs["worse"]]),
+                ["Comparing 2 Runs from 1 Experiment", "better-run", "worse-run"],
+            ),
+            (lambda ui: store.model_page(MODEL), [MODEL, "Version 1", "champion"]),
+            (lambda ui: store.model_page(MODEL, 1), [MODEL, "Version 1", "Schema", "champion"]),
         ],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
+        ids=[
+            *("a run", "its metrics", "its artifacts", "one artifact"),
+            *("the runs", "two compared", "a model", "a version"),
+        ],
     )
-    assert "seen-in-the-ui" in done.stdout, done.stderr[-2000:]
-    assert "run-to-see" in done.stdout
+    def test_a_link_that_lessons_print_opens_the_page_it_promises(
+        self, ui, browser, page, expected
+    ):
+        browser.text_of(f"http://127.0.0.1:{ui.port}/{page(ui)}", *expected)
+
+    @pytest.mark.skipif(not CHECKS_HOSTS, reason="links are for the UI of MLflow 3")
+    def test_a_link_to_sorted_runs_puts_the_smallest_value_first(self, ui, browser):
+        page = store.runs_page(ui.experiment_id, lowest_first="rmse")
+        text = browser.text_of(
+            f"http://127.0.0.1:{ui.port}/{page}", "Sort: rmse", "better-run", "without-run"
+        )
+        shown = re.findall(r"^(\w+)-run$", text, re.MULTILINE)
+        assert shown == ["better", "worse", "without"]
 
 
 class TestItEnds:
     @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-    def test_the_server_ends_with_the_script(self, work, sign):
-        with application(work, free_port()) as started:
-            assert len(started.members) > 2  # the script, its child, the server
+    def test_the_page_ends_with_the_script(self, tmp_path, sign):
+        self.end_with(tmp_path, sign, **SKINNY)
+
+    def test_the_ui_ends_with_the_script_even_if_that_is_killed(self, work):
+        self.end_with(work, signal.SIGKILL)
+
+    def end_with(self, area, sign, **kind):
+        with application(area, free_port(), **kind) as started:
+            assert len(started.members) == 2  # the script and the server
             started.process.send_signal(sign)
-            wait_until(lambda: not alive(started.members), f"the end of all after {sign.name}")
+            wait_until(lambda: not alive(started.members), f"the end of both after {sign.name}")
             assert ask(started.port)[0] is None
 
-    def test_ctrl_c_is_no_error(self, work):
-        with application(work, free_port(), **SKINNY) as started:
+    def test_the_server_ends_if_all_that_stands_before_it_is_killed_at_once(self, tmp_path):
+        with application(tmp_path, free_port(), **SKINNY) as started:
+            *others, server = started.members
+            assert {tuple(each.laddr) for each in server.net_connections()} == {
+                ("127.0.0.1", started.port)
+            }
+            for other in others:
+                other.kill()
+            wait_until(lambda: not alive([server]), "the end of the server")
+
+    def test_ctrl_c_is_no_error(self, tmp_path):
+        with application(tmp_path, free_port(), **SKINNY) as started:
             started.process.send_signal(signal.SIGINT)
             assert started.process.wait(LIMIT) == 0
             assert started.log.read_text().splitlines()[-1] == "Stopped"
 
-    def test_a_server_that_ends_by_itself_is_an_error(self, work):
-        with application(work, free_port(), **SKINNY) as started:
+    def test_a_server_that_ends_by_itself_is_an_error(self, tmp_path):
+        with application(tmp_path, free_port(), **SKINNY) as started:
             started.members[-1].kill()
             assert started.process.wait(LIMIT) != 0
             *_, problem, expected, command = started.log.read_text().splitlines()
         assert f"The server on port {started.port} ended by itself" in problem
         assert expected.startswith("Expected: ")
         assert command.endswith("run:  python cml/mlflow_ui.py")
-
-    def test_the_server_ends_even_if_what_stands_between_is_killed(self, work):
-        with application(work, free_port(), **SKINNY) as started:
-            _, guard, server = started.members
-            assert str(GUARD) in guard.cmdline()
-            guard.kill()
-            wait_until(lambda: not alive([server]), "the end of the server")
-            assert started.process.wait(LIMIT) != 0
-
-    def test_a_server_gets_the_time_to_end_by_itself(self, tmp_path):
-        server = (
-            "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); "
-            "\ntry: print('ready', flush=True); time.sleep(10_000)\nfinally: print('closed')"
-        )
-        with guarded(server) as process:
-            process.stdin.close()
-            assert process.stdout.read() == "closed\n"
-
-    def test_a_server_that_refuses_to_end_is_ended_with_its_workers(self, tmp_path):
-        worker = "import time; print('ready', flush=True); time.sleep(10_000)"
-        server = (
-            "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-            f'subprocess.run([sys.executable, "-c", "{worker}"])'
-        )
-        with guarded(server) as process:
-            members = family_of(process)
-            try:
-                assert len(members) == 3
-                process.stdin.close()
-                wait_until(lambda: not alive(members), "the end of all")
-            finally:
-                end(members)
 
 
 class TestErrors:
@@ -275,29 +303,40 @@ class TestErrors:
             f"No server can listen on port {port} of 127.0.0.1: Address already in use." in problem
         )
         assert expected.startswith("Expected: ")
-        assert f"CDSW_APP_PORT={port + 1} python cml/mlflow_ui.py" in command
+        assert command.endswith(f"run:  make ui PORT={port + 1}")
         assert list(tmp_path.iterdir()) == []  # no store was made
 
-    def test_without_a_port_it_is_8090(self, tmp_path):
+    @pytest.mark.parametrize("nothing", ["", "  "])
+    def test_without_a_port_it_is_8090(self, tmp_path, nothing):
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):  # taken already: as good
                 stack.enter_context(socket.create_server(("127.0.0.1", 8090)))
-            assert "on port 8090 of 127.0.0.1" in run_to_its_error(tmp_path)[0]
+            problem, *_ = run_to_its_error(tmp_path, CDSW_APP_PORT=nothing)
+            assert "on port 8090 of 127.0.0.1" in problem
 
-    @pytest.mark.parametrize("port", ["eight", "0", "65536", "-1", "80.5"])
+    @pytest.mark.parametrize("port", ["eight", "0", "65536", "-1", "80.5", "8 0", "8" * 5000])
     def test_a_port_that_is_none(self, tmp_path, port):
         problem, expected, command = run_to_its_error(tmp_path, CDSW_APP_PORT=port)
-        assert problem == f"ValueError: CDSW_APP_PORT is {port!r}."
+        shown = port if len(port) < 20 else port[:20] + "..."
+        assert problem == f"cmlflow.errors.BadInput: CDSW_APP_PORT is {shown!r}."
         assert expected == "Expected: a number from 1 to 65535, or no such variable."
-        assert command.endswith("unset CDSW_APP_PORT")
+        assert command.endswith("run:  make ui PORT=5001")
 
     @pytest.mark.parametrize("domain", ["*", "*.site", "a.site,*", "https://a.site", "site"])
     def test_a_domain_that_would_let_everybody_in(self, tmp_path, domain):
         problem, expected, _ = run_to_its_error(
             tmp_path, CDSW_APP_PORT=str(free_port()), CDSW_DOMAIN=domain
         )
-        assert problem == f"ValueError: CDSW_DOMAIN is {domain!r}."
+        assert problem == f"cmlflow.errors.BadInput: CDSW_DOMAIN is {domain!r}."
         assert "such as ml-1234.example.cloudera.site" in expected
+
+    def test_a_store_of_another_mlflow_is_named_with_the_cure(self, work):
+        with contextlib.closing(sqlite3.connect(work / "mlflow.db")) as database, database:
+            database.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
+        problem, expected, command = run_to_its_error(work, CDSW_APP_PORT=str(free_port()))
+        assert f"StoreError: {work}/mlflow.db was made by another version of MLflow" in problem
+        assert expected.startswith("Expected: ")
+        assert command.endswith("run:  make clean")
 
 
 @pytest.fixture(scope="module", params=[SKINNY, {}], ids=["mlflow-skinny", "whole mlflow"])
@@ -375,6 +414,6 @@ class TestInAKernel:
             assert kernel.run_cell("print(1 + 1)") == "2\n"
 
             _, started = serve()
-            assert len(started) > 1
+            assert len(started) == 1
             kernel.manager.shutdown_kernel()
             wait_until(lambda: not alive(started), "the end of the server after the kernel")

@@ -146,7 +146,7 @@ def test_what_is_no_template_is_left_alone_and_said(template, content):
     done = patch(template, check=False)
     assert done.returncode != 0
     problem, expected, command = done.stderr.rstrip().splitlines()[-3:]
-    assert problem.startswith(f"ValueError: This is no pod template: {template} (")
+    assert problem.startswith(f"cmlflow.errors.BadInput: This is no pod template: {template} (")
     assert "it was left as it is" in expected
     assert command.endswith("run:  python cml/patch_spark_executor.py")
     assert template.read_bytes() == content
@@ -176,7 +176,7 @@ def test_both_files_are_written_whole_or_not_at_all(template, kept):
     if kept:
         original.write_text("first")
     problem, expected, _ = fail_to_write(template)
-    assert problem == f"OSError: Could not replace {template}: File too large."
+    assert problem == f"cmlflow.errors.LessonError: {template} cannot be replaced: File too large."
     assert expected.startswith("Expected: ")
     assert template.read_text() == compact(pod(READ_ONLY))
     assert sorted(os.listdir(template.parent)) == [template.name] + [original.name] * kept

@@ -42,16 +42,18 @@ test: .venv/complete  ## run all tests
 test-fast: .venv/complete  ## run the tests that need no Spark
 	@.venv/bin/python $(PYTEST) -m "not spark"
 
-test-parity: .venv-parity/complete  ## run the lesson tests with the MLflow that CML ships
-	@.venv-parity/bin/python $(PYTEST) -m "not once"
+# --dist loadgroup: two of the four passes through the lessons at a time
+test-parity: .venv-parity/addon/complete  ## run all lessons in what is a CML session but for CML
+	@.venv-parity/bin/python $(PYTEST) --dist loadgroup tests/test_in_cml.py
 
-ui:  ## open the MLflow UI on what the lessons logged (PORT=5000)
+# Ctrl+C is the shell's: Python, while it starts, would answer with a traceback.
+ui: export CDSW_APP_PORT = $(PORT)
+ui:  ## start the MLflow UI on what the lessons logged (PORT=5000)
 	@test -z "$$MLFLOW_TRACKING_URI" || { echo "MLFLOW_TRACKING_URI is set: the runs are there."; \
 		echo "For the local store:  unset MLFLOW_TRACKING_URI"; exit 1; }
 	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
 	@$(MAKE) --silent .venv/complete
-	@echo "Open http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
-	@.venv/bin/python -m mlflow ui --backend-store-uri "sqlite:///$(WORKAREA)/mlflow.db" --host 127.0.0.1 --port $(PORT)
+	@trap 'kill $$! 2>/dev/null; echo Stopped; exit 0' INT TERM; .venv/bin/python cml/mlflow_ui.py & wait $$!
 
 # Any Python will do: an environment is not installed only to remove files.
 clean:  ## remove what the lessons made (not the environment)
@@ -66,3 +68,9 @@ lint: .venv/complete  ## check style
 
 .venv-parity/complete: requirements-parity.txt requirements.txt pyproject.toml
 	$(call environment,requirements-parity.txt,.venv-parity)
+
+.venv-parity/addon/complete: tests/standins/addon.txt .venv-parity/complete
+	@.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--upgrade --target .venv-parity/addon -r tests/standins/addon.txt
+	@rm -r .venv-parity/addon/*.dist-info
+	@touch "$@"

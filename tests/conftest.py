@@ -10,9 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -20,11 +23,15 @@ import pandas as pd
 import psutil
 import pytest
 from jupyter_client import KernelManager
-from pyiceberg.table import StaticTable
+
+if TYPE_CHECKING:
+    from pyiceberg.table import StaticTable
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ROOT / "code"
 STANDINS = ROOT / "tests" / "standins"
+CML_STORE = "cml-store"  # the folder of `standins/cml_store` in a working area
+ADDON = Path(sys.prefix) / "addon"  # in the environment of `make test-parity`: Spark, outside pip
 LIMIT = 300  # seconds; no lesson needs a tenth of it, but these machines are shared
 
 # What runs in the background (`nohup make test &`) ignores Ctrl+C, and so would all that it starts.
@@ -56,7 +63,8 @@ def in_cml(work: Path, *switches: str) -> dict[str, str]:
         "CDSW_PROJECT_ID": "abcd-efgh-ijkl-mnop",
         "MLFLOW_TRACKING_URI": "cml://localhost",
         "MLFLOW_REGISTRY_URI": "cml://localhost",
-        "PYTHONPATH": str(STANDINS / "cml_store"),
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # MLflow 3 asks for it
+        "PYTHONPATH": os.pathsep.join(map(str, (STANDINS / "cml_store", STANDINS, ADDON))),
         "CML_STORE": str(work),
         "CML_STORE_SWITCHES": " ".join(switches),
     }
@@ -180,10 +188,20 @@ class Kernel:
             raise CellFailed(f"{failed or reply['content']}\n{''.join(printed)}")
         return "".join(printed)
 
-    def run_lesson(self, script: str) -> str:
-        """Execute a lesson cell by cell, as Run All does; return what it printed."""
+    def run_lesson(self, lesson: str) -> str:
+        """Execute a lesson cell by cell, as Run All does; return what it printed.
+
+        Its options, as in `02_log_model.py --alpha 0.9`, are environment variables meanwhile.
+        """
+        script, *words = lesson.split()
+        option, value = (*words, "1")[:2] if words else ("--no-option", "")
+        variable = "CMLFLOW_" + option.strip("-").upper().replace("-", "_")
         cells = (CODE / script).read_text(encoding="utf-8").split("\n# %%\n")
-        return "".join(self.run_cell(cell) for cell in cells)
+        self.run_cell(f"import os; os.environ[{variable!r}] = {value!r}")
+        try:
+            return "".join(self.run_cell(cell) for cell in cells)
+        finally:
+            self.run_cell(f"del os.environ[{variable!r}]")
 
 
 # Runs a script in a kernel as a new terminal would, but with everything imported already.
@@ -196,10 +214,6 @@ RUN_WARM = """if True:
             mlflow.set_tracking_uri(None)
             mlflow.set_registry_uri(None)
             mlflow.tracking.fluent._active_experiment_id = None
-        if "pyspark" in sys.modules:
-            from pyspark import SparkContext
-            if SparkContext._active_spark_context is not None:
-                SparkContext._active_spark_context.stop()
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(cwd)
@@ -209,6 +223,10 @@ RUN_WARM = """if True:
         except BaseException:
             traceback.print_exc()
             print("FAILED", file=sys.stderr)
+        if "pyspark" in sys.modules:  # as at the end of a process: another one may want it
+            from pyspark import SparkContext
+            if SparkContext._active_spark_context is not None:
+                SparkContext._active_spark_context.stop()
 """
 
 
@@ -246,6 +264,13 @@ class WarmKernel(Kernel):
         assert done.returncode == 0, f"{script}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
+    def python(self, code: str, work: Path, *arguments: str, **options) -> str:
+        """Do what the function `python` does, but for the current folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            lines = Path(folder, "lines.py")
+            lines.write_text(code, encoding="utf-8")
+            return self.succeed(str(lines), work, *arguments, **options)
+
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmKernel]:
@@ -254,15 +279,63 @@ def warm() -> Iterator[WarmKernel]:
         yield kernel
 
 
+def run_sql(warm: WarmKernel, work: Path, *statements: str) -> None:
+    """Run statements in the Spark of a working area, as somebody who alters a lesson's table."""
+    script = work / "alter.py"
+    lines = ["from cmlflow.spark import start_spark", "spark = start_spark('')"]
+    lines += [f"spark.sql({statement!r})" for statement in statements]
+    script.write_text("\n".join([*lines, "spark.stop()"]), encoding="utf-8")
+    warm.succeed(str(script), work)
+
+
+@pytest.fixture(scope="session")
+def fraud_pass(tmp_path_factory, empty_store, warm) -> SimpleNamespace:
+    """Lessons 00, 14 and 15 on a table that grows: 10,000 rows, 20,000, 100,000.
+
+    Lessons 14 and 15 run once with the learner's own command, which 00 does in its own tests.
+    """
+    work = tmp_path_factory.mktemp("fraud")
+    shutil.copy(empty_store, work / "mlflow.db")
+    printed = {}
+    warm.succeed("00_datagen.py", work)
+    printed["first"] = succeed("14_XGBoost_Iceberg.py", work)
+    warm.succeed("00_datagen.py", work, "--append")
+    printed["second"] = warm.succeed("14_XGBoost_Iceberg.py", work)
+    printed["distributed"] = succeed("15_XGBoost_Distributed.py", work)
+    warm.succeed("00_datagen.py", work, "--append", "--rows", "80000")
+    printed["tenfold"] = warm.succeed("14_XGBoost_Iceberg.py", work)
+    runs = runs_in(work, "xgboost-fraud")
+    by_name = {run.info.run_name: run for run in runs}
+    return SimpleNamespace(
+        work=work,
+        printed=printed,
+        runs=runs,
+        first=by_name["one-machine, 10000 rows"],
+        second=by_name["one-machine, 20000 rows"],
+        tenfold=by_name["one-machine, 100000 rows"],
+        distributed=by_name["distributed, 20000 rows"],
+        table=table_in(work, "transactions"),
+    )
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what tests recorded with `record_property`, for example memory; xdist hides prints."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for what, value in report.user_properties if report.when == "call" else ():
+            terminalreporter.write_line(f"{what}: {value}")
+
+
 def client_of(work: Path) -> mlflow.MlflowClient:
     """Open the MLflow store of a working area, also for calls of `mlflow` without a client."""
-    mlflow.set_tracking_uri(f"sqlite:///{work}/mlflow.db")
+    files = work / CML_STORE
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    mlflow.set_tracking_uri(files.as_uri() if files.exists() else f"sqlite:///{work}/mlflow.db")
     return mlflow.MlflowClient()
 
 
 def runs_in(work: Path, experiment: str) -> list[mlflow.entities.Run]:
     """The runs of an experiment, newest first; none where there is no store or no experiment."""
-    if not (work / "mlflow.db").exists():
+    if not any((work / name).exists() for name in ("mlflow.db", CML_STORE)):
         return []
     found = client_of(work).get_experiment_by_name(experiment)
     if found is None:
@@ -282,6 +355,8 @@ def files_of(work: Path, run: mlflow.entities.Run, path: str | None = None) -> l
 
 def table_in(work: Path, name: str) -> StaticTable:
     """Open an Iceberg table of a working area without Spark, by its own metadata file."""
+    from pyiceberg.table import StaticTable
+
     return StaticTable.from_metadata(str(work / "spark-warehouse" / "default" / name))
 
 

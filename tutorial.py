@@ -112,6 +112,11 @@ class Session:
         ]
         return (texts[0], texts[1]) if texts else ("", "")
 
+    def how_to_open_ui(self) -> str:
+        """Return what the store says; asked there, where MLflow has been imported already."""
+        self.line.send("")
+        return self.line.recv()
+
     def end(self) -> None:
         """Wait until the process has ended, and the lesson in it before."""
         self.line.close()
@@ -131,9 +136,13 @@ def run_lessons(line: Connection, files: tuple[Path, ...]) -> None:
     sys.path.insert(0, str(CODE))
     while True:
         try:
-            script, *options = line.recv().split()
+            lesson = line.recv()
         except EOFError:
             return
+        if not lesson:
+            line.send(store.how_to_open_ui())
+            continue
+        script, *options = lesson.split()
         sys.argv = [str(CODE / script), *options]
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -234,9 +243,10 @@ def run_all(verbose: bool) -> int:
         session = Session(Path(folder), verbose)
         if not all(run(session, lesson) for lesson in LESSONS):
             return 1
+        where = session.how_to_open_ui()
         session.end()
     print(
-        f"\nAll lessons ran. Look at what they logged:  {store.how_to_open_ui()}\n"
+        f"\nAll lessons ran. Look at what they logged:  {where}\n"
         f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"
     )
     return 0

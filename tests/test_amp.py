@@ -233,7 +233,7 @@ def install(python, folder, script=ROOT / INSTALL, **extra):
 class TestInstallDependencies:
     @pytest.mark.network
     def test_it_needs_nothing_but_pip_and_runs_from_any_folder(self, bare_python, tmp_path):
-        done = install(bare_python, tmp_path, **DRY_PIP)
+        done = install(bare_python, tmp_path, PIP_NO_DEPS="1", **DRY_PIP)  # the pins alone: quick
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert re.search(r"^Would install .*cmlflow", done.stdout, re.MULTILINE)
         assert done.stdout.splitlines()[-1] == (

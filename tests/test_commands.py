@@ -11,6 +11,7 @@ import sys
 
 import psutil
 import pytest
+from browser import needs
 from conftest import (
     LIMIT,
     ROOT,
@@ -40,6 +41,174 @@ def make(*words, work, **options):
 def run_tutorial(work, *arguments, prefix=(), **options):
     command = (*prefix, sys.executable, str(ROOT / "tutorial.py"), *arguments)
     return finish(start_command(*command, work=work, cwd=work, **options), limit=5 * LIMIT)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Makes a project of small lessons: of `tutorial.py` and the texts that are given."""
+
+    def make_project(**lessons):
+        (tmp_path / "code").mkdir()
+        for name, code in lessons.items():
+            text = f'"""{name} - A lesson of the test"""\n{code}\n'
+            (tmp_path / "code" / f"{name.removeprefix('lesson_')}.py").write_text(text)
+        return shutil.copy(ROOT / "tutorial.py", tmp_path)
+
+    return make_project
+
+
+class TestTheSession:
+    """What the runner tells of lessons, and what it keeps from one to the next: nothing."""
+
+    @pytest.fixture
+    def run(self, project, tmp_path):
+        def run_project(*options, **lessons):
+            command = (sys.executable, str(project(**lessons)), *options)
+            return finish(start_command(*command, work=tmp_path, cwd=tmp_path))
+
+        return run_project
+
+    def test_all_lessons_share_one_process_and_each_line_is_its_own(self, run):
+        done = run(
+            lesson_01_one="import os; print('Done: first in', os.getpid())",
+            lesson_02_two="import os; print('says more'); print('Done: second in', os.getpid())",
+            lesson_03_three="pass",
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        first, second = re.findall(r"^     (?:first|second) in (\d+)$", done.stdout, re.MULTILINE)
+        assert first == second
+        assert len(re.findall(r"^lesson_.* \d+\.\d s$", done.stdout, re.MULTILINE)) == 3
+        assert "says more" not in done.stdout
+
+    def test_a_lesson_that_did_nothing_is_not_called_done(self, run):
+        done = run(lesson_01_one="print('Skipped: no pyspark')")
+        assert "\n     Skipped: no pyspark\n" in done.stdout
+
+    def test_a_second_lesson_finds_what_it_would_find_in_a_process_of_its_own(self, run, work):
+        look = (
+            "import os, signal, sys, mlflow, warnings\n"
+            "from cmlflow import store\n"
+            "names = {one for one in globals() if not one.startswith('_')}\n"
+            "variables = {one for one in os.environ if not one.startswith('_MLFLOW')}\n"
+            "found = (sorted(names), sorted(variables), __name__, sys.argv, sys.path[0],\n"
+            " os.getcwd(), [signal.getsignal(one) for one in (2, 15)], sys.excepthook,\n"
+            " mlflow.active_run(), mlflow.get_tracking_uri(),\n"
+            " mlflow.tracking.fluent._active_experiment_id)\n"
+            "warnings.warn('seen')\n"
+            "print('Done:', repr(found).replace(sys.argv[0], 'script'))\n"
+        )
+        leave = (
+            "store.use_store('mine'); mlflow.set_experiment('mine'); mlflow.start_run()\n"
+            "mlflow.start_run(nested=True); left = 1; os.environ['LEFT'] = '1'\n"
+            "os.chdir('/'); signal.signal(15, signal.SIG_IGN); warnings.simplefilter('ignore')\n"
+            "sys.excepthook = print; raise SystemExit(0)\n"
+        )
+        done = run("--verbose", lesson_01_one=look + leave, lesson_02_two=look)
+        assert done.returncode == 0, done.stderr
+        first, second = re.findall(r"^Done: (.*)$", done.stdout, re.MULTILINE)
+        assert first == second
+        assert done.stderr.count("UserWarning: seen") == 2
+        runs = runs_in(work, "mine")
+        assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+
+    def test_a_failure_is_the_last_message_and_the_command_of_this_lesson(self, run):
+        done = run(
+            lesson_01_one="import sys; print('a warning of another lesson', file=sys.stderr)",
+            lesson_02_two="try:\n    {}['first']\nfinally:\n    raise RuntimeError('a\\nb')",
+            lesson_03_three="print('Done: too late')",
+        )
+        assert done.returncode == 1
+        assert done.stderr == ""
+        end = f"\n\nTo see all that this lesson says, run:  {sys.executable} code/02_two.py\n"
+        assert done.stdout.endswith(f"s  failed\n\nRuntimeError: a\nb{end}")
+        assert "lesson_03" not in done.stdout
+
+    def test_of_an_error_of_java_the_telling_line_is_shown(self, run):
+        done = run(
+            lesson_01_one="class Py4JJavaError(Exception): pass\n"
+            "Py4JJavaError.__module__ = 'py4j.protocol'\n"
+            "raise Py4JJavaError('An error occurred while calling o1.save.\\n'\n"
+            "': java.io.IOException: disk full\\n\\tat a.b(C.java:1)\\n\\tat d.e(F.java:2)')"
+        )
+        assert "\n\nIOException: disk full\n\nTo see all" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("end", "told"),
+        [
+            ("os.kill(os.getpid(), signal.SIGKILL)", "The process was killed by SIGKILL."),
+            ("os._exit(7)", "The process ended with code 7."),
+            ("os._exit(0)", "The process ended with code 0."),
+            ("sys.exit('no more')", "no more\nThe process ended with code 1."),
+        ],
+    )
+    def test_the_end_of_the_whole_process_is_told(self, run, end, told):
+        done = run(
+            lesson_00_before="import sys; print('of another lesson', file=sys.stderr)",
+            lesson_01_one=f"import os, signal, sys; {end}",
+            lesson_02_two="pass",
+        )
+        assert done.returncode == 1
+        assert f"s  failed\n\n{told}\n\nTo see all that this lesson says, run: " in done.stdout
+        assert "lesson_02" not in done.stdout
+
+    def test_verbose_shows_all_that_the_lessons_print_once(self, run):
+        done = run(
+            "--verbose",
+            lesson_01_one="import sys; print('to stdout'); print('to stderr', file=sys.stderr)",
+            lesson_02_two="raise RuntimeError('the reason')",
+        )
+        assert done.returncode == 1
+        assert done.stdout.count("to stdout") == 1
+        assert done.stderr.count("to stderr") == 1
+        assert done.stderr.count("RuntimeError: the reason") == 1
+        assert "the reason" not in done.stdout
+        assert '02_two.py", line 2' in done.stderr
+
+    @pytest.mark.parametrize("options", [(), ("--verbose",)], ids=["quiet", "verbose"])
+    def test_ctrl_c_names_the_lesson_and_lets_it_end_by_itself(self, project, tmp_path, options):
+        os.mkfifo(tmp_path / "go")
+        slow = (
+            "import os, signal\nfrom pathlib import Path\n"
+            "try:\n"
+            "    Path('started').touch()\n    signal.pause()\n"
+            "finally:\n"
+            "    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            "    Path('go').read_text()  # waits until somebody writes\n"
+            "    Path('ended').touch()\n"
+            "    print('the lesson has ended', flush=True)\n"
+        )
+        script = project(lesson_01_slow=slow, lesson_02_next="pass")
+        process = subprocess.Popen(
+            [sys.executable, script, *options],
+            cwd=tmp_path,
+            env=clean_environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            wait_until((tmp_path / "started").exists, "the start of the first lesson")
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            said = ""
+            while "Interrupted" not in said:
+                line = process.stdout.readline()
+                assert line, f"it ended with {process.wait()}: {said}"
+                said += line
+            assert said.endswith("Interrupted: waiting until 01_slow.py has ended\n")
+            os.killpg(process.pid, signal.SIGINT)  # an impatient reader changes nothing
+            (tmp_path / "go").write_text("")
+            said += process.stdout.read()
+            assert process.wait() == 130
+        finally:
+            process.kill()
+            process.wait()
+        assert (tmp_path / "ended").exists()
+        assert "Traceback" not in said
+        assert "lesson_02" not in said
+        assert ("the lesson has ended\n\nStopped." in said) == bool(options)  # in this order
+        assert said.endswith(f"again:  {sys.executable} tutorial.py\n")
 
 
 class TestTutorial:
@@ -75,54 +244,13 @@ class TestTutorial:
         assert "00 - " not in done.stdout
         assert "Traceback" not in done.stderr
 
-    @pytest.mark.parametrize("options", [(), ("--verbose",)], ids=["quiet", "verbose"])
-    def test_ctrl_c_names_the_lesson_and_lets_it_end_by_itself(self, work, options):
-        os.mkfifo(work / "go")
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tutorial.py"), *options],
-            cwd=work,
-            env=clean_environment(work, PYTHONPATH=str(STANDINS / "slow_end"), SLOW_END=str(work)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            wait_until((work / "ending").exists, "the end of the first lesson")
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-            said = ""
-            while "Interrupted" not in said:
-                line = process.stdout.readline()
-                assert line, f"it ended with {process.wait()}: {said}"
-                said += line
-            assert said.endswith("Interrupted: waiting until 00_datagen.py has ended\n")
-            os.killpg(process.pid, signal.SIGINT)  # an impatient reader changes nothing
-            (work / "go").write_text("")
-            said += process.stdout.read()
-            assert process.wait() == 130
-        finally:
-            process.kill()
-            process.wait()
-        assert (work / "ended").exists()
-        assert "Traceback" not in said
-        assert tutorial.title("01_Active_Experiment.py") not in said
-        assert ("the lesson has ended\n\nStopped." in said) == bool(options)  # in this order
-        assert said.endswith(f"again:  {sys.executable} {ROOT}/tutorial.py\n")
-
     @pytest.mark.spark
-    def test_that_a_lesson_waits_for_a_session_with_spark_is_said_at_once(self, work):
+    def test_a_session_that_uses_spark_here_is_told(self, work):
         with FileLock(work / "spark-warehouse.lock"):
-            process = start_command(sys.executable, str(ROOT / "tutorial.py"), work=work)
-            said = ""
-            while "Waiting" not in said:
-                line = process.stdout.readline()
-                assert line, f"it ended with {process.wait()}: {said}"
-                said += line
-            os.killpg(process.pid, signal.SIGINT)
-        finish(process)
-        assert said.splitlines()[-2].rstrip() == tutorial.title("00_datagen.py")
-        waiting = f"     Waiting for another lesson that uses Spark in {work}"
-        assert said.splitlines()[-1] == waiting
+            done = run_tutorial(work)
+        assert done.returncode == 1
+        assert f"SparkBusy: Another lesson uses Spark here: {work}" in done.stdout
+        assert f"run:  {sys.executable} {ROOT}/code/00_datagen.py\n" in done.stdout
 
     def test_commands_are_given_as_one_types_them_in_the_current_folder(self, monkeypatch):
         monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "python"))
@@ -163,13 +291,13 @@ OFFLINE += ('ip link set lo up && exec "$@"', "sh")
 
 @pytest.fixture(scope="module")
 def offline():
-    """The prefix of a command without network; a skip where that is not permitted."""
+    """The prefix of a command without network."""
     try:
         tried = subprocess.run([*OFFLINE, "true"], capture_output=True, text=True)
+        permitted, reason = tried.returncode == 0, tried.stderr.strip()
     except FileNotFoundError as error:
-        pytest.skip(f"a process cannot be cut off from the network here: {error}")
-    if tried.returncode != 0:
-        pytest.skip(f"a process cannot be cut off from the network here: {tried.stderr.strip()}")
+        permitted, reason = False, str(error)
+    needs(permitted, f"a process cannot be cut off from the network ({reason})")
     return OFFLINE
 
 
@@ -216,8 +344,7 @@ def test_help_lists_every_command():
 
 
 def test_a_complete_environment_is_not_installed_again(work):
-    if not (ROOT / ".venv" / "complete").exists():
-        pytest.skip("the tests run in an environment that make did not make")
+    needs((ROOT / ".venv" / "complete").exists(), "no environment that make has made")
     done = make("--dry-run", "tutorial", work=work)
     assert "pip" not in done.stdout
     assert "tutorial.py" in done.stdout

@@ -30,8 +30,11 @@ KEPT = 3
 
 def java_options(jar: Path) -> str:
     """Return the options with which Java uses the archive that fits; none where there is none."""
-    folder = _folder(jar)
-    return f"{_use(folder)} -Xshare:auto -Xlog:disable" if folder.is_dir() else ""
+    files = sorted(_folder(jar).glob("*.jsa"))  # Java's own classes before those of Spark
+    # Java ignores an archive of other classes, but dies of one that was cut off.
+    if [file.stem.rpartition("-")[2] for file in files] != [str(_size(file)) for file in files]:
+        return ""
+    return f"-Xshare:auto {_use(*files)} -Xlog:disable" if files else ""
 
 
 def make_archive() -> Path:
@@ -46,7 +49,7 @@ def make_archive() -> Path:
     """
     jar, java = iceberg_jar(), java_home()
     folder = _folder(jar)
-    if folder.is_dir():
+    if java_options(jar):
         return folder
     if java_version(java) != 17:
         raise SparkError(
@@ -58,20 +61,23 @@ def make_archive() -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as unfinished:
         made = Path(unfinished, "archive")
         made.mkdir()
-        dump = ("-XX:+UseSerialGC", "-Xshare:dump", f"-XX:SharedArchiveFile={made / 'java.jsa'}")
+        first, second = made / "java.jsa", made / "spark.jsa"
+        dump = ("-XX:+UseSerialGC", "-Xshare:dump", f"-XX:SharedArchiveFile={first}")
         subprocess.run([java / "bin" / "java", *dump], capture_output=True, check=True)
         os.environ["CMLFLOW_WORKAREA"] = unfinished
-        spark = local.start(
-            jar,
-            f'"-XX:SharedArchiveFile={made / "java.jsa"}" '
-            f'"-XX:ArchiveClassesAtExit={made / "spark.jsa"}" -Xlog:disable',
-        )
+        options = f'{_use(first)} "-XX:ArchiveClassesAtExit={second}" -Xlog:disable'
+        spark = local.start(jar, options)
         _use_what_lessons_use(spark, Path(unfinished))
         spark.stop()
         gateway = pyspark.SparkContext._gateway
         gateway.shutdown()
         gateway.proc.stdin.close()  # which ends Java, and then it writes the archive
         gateway.proc.wait()
+        if not second.is_file():  # Java removes what it cannot write to its end
+            raise OSError(f"Java {java} wrote none; is the disk full?")
+        for file in (first, second):
+            file.rename(made / f"{file.stem}-{_size(file)}.jsa")
+        shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
     older = sorted(folder.parent.glob("archive-*"), key=lambda one: one.stat().st_mtime)[:-KEPT]
     for one in older:
@@ -81,22 +87,18 @@ def make_archive() -> Path:
 
 def _folder(jar: Path) -> Path:
     """Return where the archive for this environment lies, or would lie."""
-    java = java_home()
-    fits = (
-        java,
-        java_version(java),
-        pyspark.__version__,
-        pyspark.__file__,
-        jar,
-        jar.stat().st_size,
-    )
-    key = hashlib.sha256(repr(fits).encode()).hexdigest()[:16]
+    java, jars = java_home(), Path(pyspark.__file__).with_name("jars")
+    files = [(str(one), one.stat().st_mtime_ns) for one in (java, jars, jar)]
+    key = hashlib.sha256(repr((java_version(java), files)).encode()).hexdigest()[:16]
     return user_cache_path("cmlflow", appauthor=False) / f"archive-{key}"
 
 
-def _use(folder: Path) -> str:
-    files = os.pathsep.join(str(folder / name) for name in ("java.jsa", "spark.jsa"))
-    return f'"-XX:SharedArchiveFile={files}"'
+def _use(*files: Path) -> str:
+    return f'"-XX:SharedArchiveFile={os.pathsep.join(map(str, files))}"'
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def _use_what_lessons_use(spark, folder: Path) -> None:

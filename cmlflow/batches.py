@@ -81,7 +81,7 @@ def read(file: str, schema: Schema) -> pd.DataFrame:
     content = io.BytesIO(_content_of(file))
     numbers = [column.name for column in schema.inputs if _is_number(column)]
     try:
-        header = pd.read_csv(content, nrows=0, index_col=False)
+        header = pd.read_csv(content, nrows=0)
         content.seek(0)
         with warnings.catch_warnings():
             # Without `index_col=False` pandas takes the first field of rows that are one field

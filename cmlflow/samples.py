@@ -1,4 +1,4 @@
-"""Made-up data for classification: those of Cloudera's AMP "MLFlow Tracking", split as there."""
+"""Generated data with two classes: the rows and the split of Cloudera's AMP "MLFlow Tracking"."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FEATURES = tuple(f"feature_{number:02d}" for number in range(20))
 def train_and_test() -> tuple[pd.DataFrame, pd.DataFrame, pd.Series, pd.Series]:
     """Return the rows to train on and the rows to test on, the same ones on every call.
 
-    1000 rows with 20 features, of which 5 tell the two classes apart, 2 are mixtures of those 5
-    and 13 are noise. One label in a hundred is drawn anew at random: nobody can be right about
-    those but by luck. A quarter of the rows is set aside, with both classes in equal shares.
+    1000 rows with 20 features: 5 of them tell the two classes apart, 2 are mixtures of those 5,
+    and 13 are noise. One label in a hundred is drawn at random, so only luck gets those right.
+    A quarter of the rows is kept for testing, with the same share of each class.
 
     Returns:
         X_train, X_test, y_train, y_test, as scikit-learn orders them. X has the columns FEATURES

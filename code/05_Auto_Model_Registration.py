@@ -74,10 +74,9 @@ print(f"Registered model {REGISTERED_MODEL!r}, version {version}" if version els
 #
 # An alias: the version that others should use
 # --------------------------------------------
-# An **alias** is a name that points at one version, and you move it with one call: whoever loads
-# `models:/<name>@champion` gets the version that it points at now. Here every new version becomes
-# champion automatically; a real project compares first. The version also gets the tag of its run
-# that says which data it learned from.
+# An **alias** is a name that points at one version. `models:/<name>@champion` loads the version
+# that it points at now, and one call moves it. Here every new version becomes champion
+# automatically; a real project compares first. The version also gets the tag that names the data.
 client = mlflow.MlflowClient()
 model_uri, where = f"runs:/{run.info.run_id}/model", f"Experiments > {EXPERIMENT} > registered"
 page, shown = store.run_page(run), "; the tag registered_alias of the run says champion"

@@ -47,7 +47,7 @@ def test_both_classes_have_equal_shares_in_both_parts(parts):
     assert abs(y_train.mean() - y_test.mean()) < 1 / samples.TEST_ROWS
 
 
-def test_whoever_changes_the_rows_changes_no_later_call(parts):
+def test_changing_the_rows_changes_no_later_call(parts):
     mine = samples.train_and_test()
     mine[0].iloc[:] = 0.0
     pd.testing.assert_frame_equal(samples.train_and_test()[0], parts[0])

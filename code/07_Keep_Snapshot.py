@@ -88,6 +88,7 @@ def predict(model, rows):
 
 PARAMS = {"n_estimators": 50, "min_samples_leaf": 3, "random_state": 42}
 TRAINING_CODE = "\n\n".join(inspect.getsource(function) for function in (fit_and_score, predict))
+print(f"{len(TRAINING_CODE.splitlines())} lines of training code, params {PARAMS}")
 
 # %%
 #

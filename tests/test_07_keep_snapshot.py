@@ -124,7 +124,7 @@ def test_two_rows_with_one_key_do_not_train_a_model(lesson, halves):
     rows = SimpleNamespace(orderBy=lambda key: SimpleNamespace(toPandas=table.copy))
     functions["fit_and_score"](rows, lesson.first.data.params)
     table.loc[table.index[1], "wine_id"] = 0
-    with pytest.raises(ValueError, match="overlapping"):
+    with pytest.raises(ValueError, match="duplicate keys"):
         functions["fit_and_score"](rows, lesson.first.data.params)
 
 

@@ -109,7 +109,8 @@ def test_each_kind_of_model_is_repeated_to_the_last_bit(area, name, prefix):
     assert {row[-1] for row in rows.values()} == {"True"}
     assert rows["predictions"][0] == original.data.tags["row_count"]
     assert "Done: identical" in done.stdout
-    assert "  | def fit_and_score(rows, params):\n" in done.stdout
+    code = mlflow.artifacts.load_text(f"runs:/{original.info.run_id}/training.py")
+    assert "".join(f"  | {line}\n" for line in code.splitlines()[:6]) in done.stdout
     assert f"by {getpass.getuser()}\n" in done.stdout
 
 
@@ -420,7 +421,7 @@ def test_a_run_without_a_snapshot_is_refused(work, warm):
         (("--run-id", "0" * 32), f"There is no run {'0' * 32}"),
         (("--alias", "champion"), "These options do not name one run: --alias champion."),
         (("--trust",), "These options do not name one run: --trust."),
-        (("--model", "m", "--version", "0"), "--version: 0 is not a whole number 1 or more."),
+        (("--model", "m", "--version", "0"), "--version: 0 is not a whole number "),
         (("--model", "m", "--version", "2"), "The registered model 'm' has no version 2: "),
         (("--model", "m", "--alias", "champion"), "The registered model 'm' has no alias "),
     ],

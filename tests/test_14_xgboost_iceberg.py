@@ -288,7 +288,7 @@ def test_classes_come_first_then_one_score_then_the_full_run(lesson):
     logged = lesson.first.data.metrics
     assert float(baseline) == pytest.approx(logged["baseline_average_precision"], abs=0.0006)
     assert float(baseline) < float(one_tree) < logged["average_precision"]
-    assert f"average_precision: {logged['average_precision']:.3f}; baseline: " in lines[10]
+    assert f"average_precision: {logged['average_precision']:.3f}; baseline: " in lines[11]
 
 
 def test_a_score_becomes_a_decision(lesson):

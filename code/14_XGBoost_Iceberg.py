@@ -261,6 +261,7 @@ earlier = [  # we check the result ourselves, because a managed store may ignore
     for one in store.newest_first(found)
     if one.data.tags.get("iceberg_snapshot_id") == snapshot.parent_id
     and store.status(one) == "FINISHED"
+    and "n_jobs" in one.data.params  # not a run of 15_XGBoost_Distributed.py
 ]
 if not earlier:
     print("No run on the snapshot before this one. Grow the table, then run this lesson again:")

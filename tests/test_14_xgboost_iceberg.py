@@ -206,29 +206,30 @@ def test_it_compares_both_models_on_the_same_rows(lesson):
     assert f"average_precision: {old:.3f}; {new:.3f}" in lesson.printed["second"]
 
 
-def spread(truth, *answers):
-    """How far chance moves the average precision of some answers, and of their difference."""
+@pytest.fixture(scope="module")
+def spreads(lesson):
+    """How far chance moves the difference of both scores, and the newer score alone."""
+    truth, answers = of_both(lesson)
     random, drawn = np.random.default_rng(7), []
-    for _ in range(400):
+    for _ in range(200):  # they know a spread to 5 %
         draw = random.integers(len(truth), size=len(truth))
         drawn.append([metrics.average_precision_score(truth[draw], one[draw]) for one in answers])
     older, newer = np.array(drawn).T
     return np.std(newer - older), np.std(newer)
 
 
-def test_a_gain_is_measured_by_the_spread_of_the_paired_difference(lesson):
+def test_a_gain_is_measured_by_the_spread_of_the_paired_difference(lesson, spreads):
     truth, answers = of_both(lesson)
-    paired, single = spread(truth, *answers)
+    paired, single = spreads
     printed = lesson.printed["second"]
     gain, of_difference = re.search(
         r"Average precision: (\S+); chance moves this difference by (\S+)\n", printed
     ).groups()
     old, new = (metrics.average_precision_score(truth, one) for one in answers)
     assert float(gain) == pytest.approx(new - old, abs=0.0006)
-    # 400 draws know a spread to 4 %.
-    assert float(of_difference) == pytest.approx(paired, rel=0.15)
+    assert float(of_difference) == pytest.approx(paired, rel=0.2)
     (alone,) = re.search(r"either score alone by (\S+):", printed).groups()
-    assert float(alone) == pytest.approx(single, rel=0.15)
+    assert float(alone) == pytest.approx(single, rel=0.2)
     assert float(gain) < 2 * float(of_difference)
     assert "No more than chance would do" in printed
 
@@ -287,7 +288,7 @@ def test_classes_come_first_then_one_score_then_the_full_run(lesson):
     logged = lesson.first.data.metrics
     assert float(baseline) == pytest.approx(logged["baseline_average_precision"], abs=0.0006)
     assert float(baseline) < float(one_tree) < logged["average_precision"]
-    assert f"average_precision: {logged['average_precision']:.3f}; baseline: " in lines[10]
+    assert f"average_precision: {logged['average_precision']:.3f}; baseline: " in lines[11]
 
 
 def test_a_score_becomes_a_decision(lesson):
@@ -338,7 +339,7 @@ def test_the_readme_prints_its_numbers(lesson):
         assert printed == pytest.approx(numbers, abs=0.0015), sentence
 
 
-def test_the_text_prints_its_numbers(lesson):
+def test_the_text_prints_its_numbers(lesson, spreads):
     text = (CODE / SCRIPT).read_text(encoding="utf-8")
     truth, (older, newer) = of_both(lesson)
     said = re.search(
@@ -347,8 +348,8 @@ def test_the_text_prints_its_numbers(lesson):
         text,
     ).groups()
     expected = [metrics.average_precision_score(truth, one) for one in (older, newer)]
-    expected += [spread(truth, older, newer)[0], lesson.first.data.metrics["average_precision"]]
-    assert [float(number) for number in said] == pytest.approx(expected, abs=0.0012)
+    expected += [spreads[0], lesson.first.data.metrics["average_precision"]]
+    assert [float(number) for number in said] == pytest.approx(expected, abs=0.0016)
 
 
 def test_autolog_saves_what_the_text_says(lesson):
@@ -419,7 +420,6 @@ def altered(module_work, warm):
     return run
 
 
-@pytest.mark.parametrize("script", [SCRIPT, "15_XGBoost_Distributed.py"])
 @pytest.mark.parametrize(
     "statement, found",
     [
@@ -449,12 +449,20 @@ def altered(module_work, warm):
             "{table} has columns to which no model can be trained: merchant is string.",
         ),
     ],
-    ids=lambda text: None if text.startswith(("{table}", " ", "0", "1", "2", "3")) else text[:40],
+    ids=["twice", "no label", "label 2", "one class", "no rows", "no label column", "text column"],
 )
-def test_an_altered_table_is_refused_before_a_run_exists(altered, script, statement, found):
-    error = altered(statement, script=script)
+def test_an_altered_table_is_refused_before_a_run_exists(altered, statement, found):
+    error = altered(statement)
     assert found.format(table=TABLE) in error
     assert "To write the table anew, run:  python code/00_datagen.py" in error
+
+
+def test_lesson_15_refuses_an_altered_table_too(altered):
+    script = "15_XGBoost_Distributed.py"
+    error = altered("INSERT INTO {table} SELECT * FROM {kept} LIMIT 20", script=script)
+    assert f"20 rows of {TABLE} have no transaction_id of their own." in error
+    error = altered("ALTER TABLE {table} ADD COLUMN merchant string", script=script)
+    assert "merchant is string." in error
 
 
 def test_more_rows_than_the_driver_holds_are_sent_to_lesson_15(altered):

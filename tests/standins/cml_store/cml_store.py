@@ -26,7 +26,6 @@ SWITCHES = (
     "no-registry",  # there is none
     "experiment-first",  # get_run needs set_experiment in the same process
     "only-set-experiment",  # and so do search_experiments and search_runs
-    "stopped-session",  # the data connection hands it out once more, see ../cml/data_v1.py
 )
 ON = os.environ.get("CML_STORE_SWITCHES", "").split()
 FOLDER = Path(os.environ.get("CML_STORE", ".")) / "cml-store"
@@ -59,7 +58,7 @@ def without_details(experiment):
 
 class Tracking(FileTracking):
     def __init__(self):
-        super().__init__(str(FOLDER), (FOLDER / "artifacts").as_uri())
+        super().__init__(str(FOLDER), FOLDER.with_name("cml-artifacts").as_uri())
 
     def get_experiment_by_name(self, experiment_name):
         found = FileTracking.search_experiments(self, ViewType.ALL)

@@ -46,13 +46,14 @@ test-fast: .venv/complete  ## run the tests that need no Spark
 test-parity: .venv-parity/addon/complete  ## run all lessons in what is a CML session but for CML
 	@.venv-parity/bin/python $(PYTEST) --dist loadgroup tests/test_in_cml.py
 
-ui:  ## open the MLflow UI on what the lessons logged (PORT=5000)
+# Ctrl+C is the shell's: Python, while it starts, would answer with a traceback.
+ui: export CDSW_APP_PORT = $(PORT)
+ui:  ## start the MLflow UI on what the lessons logged (PORT=5000)
 	@test -z "$$MLFLOW_TRACKING_URI" || { echo "MLFLOW_TRACKING_URI is set: the runs are there."; \
 		echo "For the local store:  unset MLFLOW_TRACKING_URI"; exit 1; }
 	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
 	@$(MAKE) --silent .venv/complete
-	@echo "Open http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
-	@.venv/bin/python -m mlflow ui --backend-store-uri "sqlite:///$(WORKAREA)/mlflow.db" --host 127.0.0.1 --port $(PORT)
+	@trap 'kill $$! 2>/dev/null; echo Stopped; exit 0' INT TERM; .venv/bin/python cml/mlflow_ui.py & wait $$!
 
 # Any Python will do: an environment is not installed only to remove files.
 clean:  ## remove what the lessons made (not the environment)

@@ -1,4 +1,6 @@
-"""Run the lessons in order, each in a process of its own, as a learner would one by one.
+"""Run the lessons in order, in one session, as Run All does in CML.
+
+Java starts once and every library is imported once. Run by itself, a lesson does the same.
 
 make tutorial, or:  python tutorial.py            run all lessons
                     python tutorial.py --verbose  and show all that they print
@@ -9,17 +11,20 @@ from __future__ import annotations
 
 import argparse
 import ast
+import multiprocessing
 import os
 import re
+import runpy
 import signal
-import subprocess
 import sys
+import tempfile
 import time
+import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from cmlflow import store, workarea
+from cmlflow import spark, store, workarea
 from cmlflow.errors import JarUnavailable
-from cmlflow.spark import iceberg_jar
 
 CODE = Path(__file__).resolve().parent / "code"
 SECOND_PASSES = {
@@ -51,52 +56,153 @@ def command(*words: str | Path) -> str:
 
 
 def error_message(stderr: str) -> str:
-    """Return the message of the last traceback in what a lesson printed, without its stack."""
+    """Return the message of the last traceback in what a lesson printed, without any stack."""
     last = stderr.rpartition("Traceback (most recent call last):\n")[2]
-    return re.sub(r"\A(?:[ \t].*\n)*", "", last).strip()
+    return spark.reason(re.sub(r"\A(?:[ \t].*\n)*", "", last).strip())
 
 
-def run(lesson: str, verbose: bool) -> bool:
+def how_it_ended(stderr: str, code: int) -> str:
+    """Return why a lesson failed: its error, or how its process ended without one."""
+    if "Traceback (most recent call last):\n" in stderr:
+        return error_message(stderr)
+    end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return f"{stderr.strip()}\nThe process {end}.".lstrip()
+
+
+class Session:
+    """The Python process in which the lessons run one after the other.
+
+    What it prints goes to two files, unless `verbose` sends it to the terminal. Java keeps
+    the files that it was started with, so they stay the same and are emptied before a lesson.
+    """
+
+    def __init__(self, folder: Path, verbose: bool) -> None:
+        self.files = () if verbose else (folder / "stdout", folder / "stderr")
+        context = multiprocessing.get_context("spawn")
+        self.line, other_end = context.Pipe()
+        # Ctrl+C reaches this process too. It must not meet it before or between lessons.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.process = context.Process(target=run_lessons, args=(other_end, self.files))
+        self.process.start()
+        signal.signal(signal.SIGINT, before)
+        other_end.close()
+
+    def run(self, lesson: str) -> tuple[int | None, str, str]:
+        """Run one lesson.
+
+        Returns:
+            None if it succeeded, else the code with which it ended the process; what it printed
+            to stdout; and to stderr.
+        """
+        for file in self.files:
+            if file.exists():
+                os.truncate(file, 0)
+        try:
+            self.line.send(lesson)
+            self.line.recv()
+        except (EOFError, OSError):  # the process has ended
+            self.process.join()
+        return self.process.exitcode, *self.printed()
+
+    def printed(self) -> tuple[str, str]:
+        """Return what the last lesson printed to stdout and stderr; nothing where it was shown."""
+        texts = [
+            file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+            for file in self.files
+        ]
+        return (texts[0], texts[1]) if texts else ("", "")
+
+    def end(self) -> None:
+        """Wait until the process has ended, and the lesson in it before."""
+        self.line.close()
+        self.process.join()
+
+
+def run_lessons(line: Connection, files: tuple[Path, ...]) -> None:
+    """Run the lessons whose names arrive; answer each that succeeded. A failure ends the process.
+
+    Each has a namespace of its own, and finds what it would find in a process of its own.
+    """
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for file, stream in zip(files, (sys.stdout, sys.stderr), strict=False):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    folder, environment = os.getcwd(), dict(os.environ)
+    handlers = {one: signal.getsignal(one) for one in signal.valid_signals()}
+    sys.path.insert(0, str(CODE))
+    while True:
+        try:
+            script, *options = line.recv().split()
+        except EOFError:
+            return
+        sys.argv = [str(CODE / script), *options]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with warnings.catch_warnings():  # what was shown once is shown again
+                runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                raise
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            sys.exit(1)
+        forget_mlflow_and_spark()
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        sys.excepthook = sys.__excepthook__
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            line.send("done")
+        except OSError:  # nobody waits: Ctrl+C
+            return
+
+
+def forget_mlflow_and_spark() -> None:
+    """Undo what a lesson chose in MLflow and stop its Spark, as the end of a process does."""
+    if "mlflow" in sys.modules:
+        import mlflow
+
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+        mlflow.tracking.fluent._active_experiment_id = None
+    if "pyspark" in sys.modules:
+        from pyspark import SparkContext
+
+        if SparkContext._active_spark_context is not None:
+            SparkContext._active_spark_context.stop()
+
+
+def run(session: Session, lesson: str) -> bool:
     """Run one lesson, print its line of progress, and tell whether it succeeded."""
+    verbose = not session.files
     print(f"{title(lesson):<66} ", end="\n" if verbose else "", flush=True)
-    script, *options = lesson.split()
     begin = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, str(CODE / script), *options],
-        stdin=subprocess.DEVNULL,
-        stdout=None if verbose else subprocess.PIPE,
-        stderr=None if verbose else subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
-    )
-    out, err = wait_for(process, lesson)
+    try:
+        code, out, err = session.run(lesson)
+    except KeyboardInterrupt:
+        # It reached the lesson too, which closes its run and stops its Spark. It gets the time
+        # for that: from here on only the lesson heeds Ctrl+C.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(f"\nInterrupted: waiting until {lesson} has ended", flush=True)
+        session.end()
+        raise
     seconds = f"{time.monotonic() - begin:5.1f} s"
-    if process.returncode == 0:
-        result = re.search(r"^Done: (.*)", out or "", re.MULTILINE)
+    if code is None:
+        result = re.search(r"^(?:Done: |(?=Skipped: ))(.*)", out, re.MULTILINE)
         print(f"{seconds}\n     {result[1]}" if result else seconds)
         return True
     print(f"{seconds}  failed\n")
     if not verbose:
-        print(error_message(err or "") or f"It ended with code {process.returncode}.")
+        print(how_it_ended(err, code))
+    script, *options = lesson.split()
     print(f"\nTo see all that this lesson says, run:  {command(CODE / script, *options)}")
     return False
-
-
-def wait_for(process: subprocess.Popen, lesson: str) -> tuple[str | None, str | None]:
-    """Return what a lesson printed, once it has ended.
-
-    Ctrl+C reaches the lesson too, which then closes its run and stops its Spark. It gets the time
-    for that; only then does KeyboardInterrupt go on to the caller.
-    """
-    try:
-        return process.communicate()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on only the lesson heeds it
-        print(f"\nInterrupted: waiting until {lesson} has ended", flush=True)
-        process.communicate()
-        raise
 
 
 def main() -> int:
@@ -119,13 +225,16 @@ def main() -> int:
 def run_all(verbose: bool) -> int:
     """Run the lessons up to the first that fails and return the exit code."""
     try:
-        print(f"Iceberg for Spark: {iceberg_jar()}\n")
+        print(f"Iceberg for Spark: {spark.iceberg_jar()}\n")
     except JarUnavailable as error:
         print(error)
         return 1
-    for lesson in LESSONS:
-        if not run(lesson, verbose):
+    os.environ["PYTHONIOENCODING"] = "utf-8"
+    with tempfile.TemporaryDirectory(prefix="tutorial-") as folder:
+        session = Session(Path(folder), verbose)
+        if not all(run(session, lesson) for lesson in LESSONS):
             return 1
+        session.end()
     print(
         f"\nAll lessons ran. Look at what they logged:  {store.how_to_open_ui()}\n"
         f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"

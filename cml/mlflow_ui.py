@@ -14,22 +14,26 @@ Run        python cml/mlflow_ui.py; CDSW_APP_PORT chooses another port
 import os
 import socket
 
-port = os.environ.get("CDSW_APP_PORT") or "8090"
-if not port.isdecimal() or not 0 < int(port) < 65536:
-    raise ValueError(
-        f"CDSW_APP_PORT is {port!r}.\n"
-        "Expected: a number from 1 to 65535, or no such variable.\n"
-        "To use port 8090, run:  unset CDSW_APP_PORT"
+from cmlflow.errors import BadInput
+
+HIGHEST = 65535
+text = os.environ.get("CDSW_APP_PORT", "").strip() or "8090"
+if not (text.isdecimal() and len(text) <= 5 and 0 < int(text) <= HIGHEST):
+    raise BadInput(
+        f"CDSW_APP_PORT is {text if len(text) <= 20 else text[:20] + '...'!r}.",
+        f"a number from 1 to {HIGHEST}, or no such variable",
+        "To use another port, run:  make ui PORT=5001",
     )
+port = int(text)
 with socket.socket() as probe:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will
     try:
-        probe.bind(("127.0.0.1", int(port)))
+        probe.bind(("127.0.0.1", port))
     except OSError as error:
-        raise RuntimeError(
-            f"No server can listen on port {port} of 127.0.0.1: {error.strerror}.\n"
-            "Expected: a port that no other program listens on, perhaps an earlier MLflow UI.\n"
-            f"To use another, run:  CDSW_APP_PORT={int(port) % 65535 + 1} python cml/mlflow_ui.py"
+        raise BadInput(
+            f"No server can listen on port {port} of 127.0.0.1: {error.strerror}.",
+            "a port that no other program listens on; an earlier MLflow UI may still run",
+            f"To use another port, run:  make ui PORT={port % HIGHEST + 1}",
         ) from error
 
 # %%
@@ -44,12 +48,12 @@ with socket.socket() as probe:
 import re
 from urllib.parse import urlsplit
 
-domain = os.environ.get("CDSW_DOMAIN", "").lower()
+domain = os.environ.get("CDSW_DOMAIN", "").strip().lower()
 if domain and not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?", domain):
-    raise ValueError(
-        f"CDSW_DOMAIN is {domain!r}.\n"
-        "Expected: the name of the workbench, such as ml-1234.example.cloudera.site.\n"
-        "On a laptop there is none; run:  unset CDSW_DOMAIN"
+    raise BadInput(
+        f"CDSW_DOMAIN is {domain!r}.",
+        "the name of the workbench, such as ml-1234.example.cloudera.site",
+        "On a laptop there is none; run:  unset CDSW_DOMAIN",
     )
 names = ["127.0.0.1", "localhost"]
 address = os.environ.get("CDSW_IP_ADDRESS", "")
@@ -71,41 +75,39 @@ def with_ports(patterns):
 allowed = {"MLFLOW_SERVER_ALLOWED_HOSTS": with_ports(names)}
 if origins:
     allowed["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = with_ports(origins)
+# An empty variable chooses nothing: MLflow would then go back to its own, wider list.
+chosen = {name: value for name in allowed if (value := os.environ.get(name, "").strip(" ,"))}
 
 # %%
 #
 # What is there to serve?
 # -----------------------
-# A local store is served by MLflow itself: one worker, since four would need four times the memory,
-# and no background jobs. The artifacts of its runs are read in place.
+# A local store is served by MLflow itself, in one process and without background jobs. The
+# artifacts of its runs are read in place. Nothing of MLflow is imported here: the server does it.
 #
 # In CML the runs are in the platform's own store, and the session has `mlflow-skinny`, which has no
 # server. Then this application has nothing to serve but a page that says where to look.
 import html
 import importlib.util
-import sys
 import tempfile
 from pathlib import Path
 
-import mlflow
-
 from cmlflow import store, workarea
 
-pages = Path(mlflow.__file__).parent / "server" / "js" / "build" / "index.html"
-has_server = pages.is_file() and importlib.util.find_spec("flask") is not None
-uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+(mlflow_folder,) = importlib.util.find_spec("mlflow").submodule_search_locations
+has_pages = Path(mlflow_folder, "server", "js", "build", "index.html").is_file()
+has_server = has_pages and importlib.util.find_spec("flask") is not None
+has_views = Path(mlflow_folder, "genai").is_dir()  # MLflow 3: two views behind one switch
+uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
 is_elsewhere = urlsplit(uri).scheme in ("cml", "http", "https")
-settings = {}
-if has_server and not is_elsewhere:
-    store.use_store()  # makes a new one if there is none
-    settings = {
-        "MLFLOW_BACKEND_STORE_URI": mlflow.get_tracking_uri(),  # no argument: think of a password
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", port]
-    command += ["--workers", "1", "--no-serve-artifacts"]
-    command += ["--default-artifact-root", workarea.path("mlartifacts").as_uri()]
-    print(f"MLflow UI: http://127.0.0.1:{port}, in CML under Applications (stop with Ctrl+C)")
+serves_store = has_server and not is_elsewhere
+address = f"http://127.0.0.1:{port}"
+if serves_store:
+    program = (str(workarea.root() / "cml" / "mlflow_server.py"), str(port))
+    told = f"MLflow UI: {address}, in CML under Applications (stop with Ctrl+C)"
+    if has_views:
+        told += "\nIn the UI, choose Model training at the top left, once"
+    print("Starting the MLflow UI ...", flush=True)
 else:
     if is_elsewhere and not uri.startswith("cml:"):
         reason = "The runs of this project are on an MLflow server, which has a UI of its own."
@@ -117,51 +119,47 @@ else:
     else:
         reason = "This Python has mlflow-skinny, which has no server."
         advice = "To install all of it, run:  pip install -r requirements-local.txt"
-    print(f"{reason}\n{advice}\nhttp://127.0.0.1:{port} says so too (stop with Ctrl+C)")
-    text = f"<p>{html.escape(reason)}</p>\n<p>{html.escape(advice)}</p>"
+    told = f"{reason}\n{advice}\n{address} says so too (stop with Ctrl+C)"
+    body = f"<p>{html.escape(reason)}</p>\n<p>{html.escape(advice)}</p>"
     if domain:
         home = f"{'http' if workbench_scheme == 'http' else 'https'}://{domain}/"
-        text += f'\n<p><a href="{home}">Open the workbench</a></p>'
+        body += f'\n<p><a href="{home}">Open the workbench</a></p>'
     folder = tempfile.TemporaryDirectory()
     Path(folder.name, "index.html").write_text(
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>MLflow UI</title>\n'
-        f"<h1>Where are the runs?</h1>\n{text}\n</html>\n",
+        f"<h1>Where are the runs?</h1>\n{body}\n</html>\n",
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1"]
-    command += ["--directory", folder.name]
+    program = ("http.server", str(port), "--bind", "127.0.0.1", "--directory", folder.name)
 
 # %%
 #
 # A child process that ends with this one
 # ---------------------------------------
 # The server replaces neither the kernel nor its event loop: it is a child, and this cell waits for
-# it. `end_with_parent.py` stands between the two and ends the server when this process ends, even
-# if that is killed.
-import contextlib
-import signal
-import subprocess
+# it. The child ends when this process ends, even if that is killed.
+from cmlflow import processes
+from cmlflow.errors import LessonError
 
-root = workarea.root()
-child = subprocess.Popen(
-    [sys.executable, str(root / "cml" / "end_with_parent.py"), *command],
-    cwd=root,
-    env={**allowed, **os.environ, **settings},
-    stdin=subprocess.PIPE,
-    start_new_session=True,
-)
+LIMIT_S = 300  # a busy machine may need a minute
+settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 try:
-    child.wait()
+    variables = {**os.environ, **allowed, **chosen, **settings}
+    with processes.running(*program, env=variables, cwd=workarea.root()) as server:
+        answered = processes.wait_for_answer(address, server, LIMIT_S)
+        if answered:
+            print(told, flush=True)
+            server.wait()
+        ended = server.poll() is not None
 except KeyboardInterrupt:
     print("Stopped")
 else:
-    raise RuntimeError(
-        f"The server on port {port} ended by itself; its last words stand above.\n"
-        "Expected: a server that runs until the application is stopped.\n"
-        "To start it again, run:  python cml/mlflow_ui.py"
+    if serves_store and not answered:
+        store.use_store()  # if it is the store, this says what is wrong with it
+    raise LessonError(
+        f"The server on port {port} "
+        + ("ended by itself" if ended else f"did not answer within {LIMIT_S} s")
+        + "; see its last output above.",
+        "a server that runs until the application is stopped",
+        "To start it again, run:  python cml/mlflow_ui.py",
     )
-finally:
-    child.stdin.close()  # this is what it waits for
-    child.wait()
-    with contextlib.suppress(ProcessLookupError):  # nobody is left, unless it was itself killed
-        os.killpg(child.pid, signal.SIGKILL)

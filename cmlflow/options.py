@@ -1,9 +1,9 @@
 """The options of a lesson, from the command line or from environment variables.
 
-Every option can also be set by a variable: `--n-neighbors 9` by CMLFLOW_N_NEIGHBORS=9, because a
-CML job may ignore its arguments. A flag such as `--append` takes 1 or true, 0 or false. The command
-line wins, and an empty variable counts as not set. No option may be called `--workarea` or
-`--iceberg-jar`: those variables mean something else (see `workarea` and `spark`).
+A CML job may ignore its arguments, so every option can also be set by a variable: `--n-neighbors 9`
+by CMLFLOW_N_NEIGHBORS=9. A flag such as `--append` takes 1 or true, 0 or false. The command line
+wins, and a blank variable counts as not set. No option may be called `--workarea` or
+`--iceberg-jar`, because those variables mean something else (see `workarea` and `spark`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from cmlflow.errors import BadInput
+from cmlflow.workarea import in_kernel
+
+LARGEST = 10**9
+"""The upper end of a range that names none: more trees or rows than this would never end."""
 
 
 def parser() -> LessonParser:
-    """Return a parser for the options of a lesson; a lesson without options uses it too."""
-    return LessonParser(allow_abbrev=False, exit_on_error=False)  # or `--f=FILE` were `--folds`
+    """Return a parser for the options of a lesson.
+
+    A lesson without options uses it too: `--help` then shows its title instead of running it.
+    """
+    title, *_ = (sys.modules["__main__"].__doc__ or "").strip().splitlines() or [""]
+    # With abbreviations a kernel's `--f=FILE` would be read as `--folds`.
+    return LessonParser(description=title, allow_abbrev=False, exit_on_error=False)
 
 
 class LessonParser(ArgumentParser):
@@ -34,14 +43,14 @@ class LessonParser(ArgumentParser):
     def parse_args(self) -> Namespace:
         """Return the lesson's options, whoever started it.
 
-        A kernel starts with `-f FILE` or `--f=FILE`, a CML job may add words: those are passed
-        over. In a terminal a misspelt option is an error, since ignoring it would give another
-        result than the one asked for.
+        A kernel starts with `-f FILE` or `--f=FILE`, and a CML job may add words: we ignore those.
+        In a terminal a misspelt option is an error, because without it the lesson would give
+        another result than the reader asked for.
 
         Raises:
-            BadInput: an unknown word, text where a number belongs, a number out of range, no
-                value at all, and so on. SystemExit only after `--help`: a CML job that ends with
-                it fails without a reason.
+            BadInput: an unknown word, text where a number belongs, a number out of range, a
+                missing value, and so on.
+            SystemExit: only after `--help`.
         """
         options = {option: action for action in self._actions for option in action.option_strings}
         given = {word.partition("=")[0] for word in sys.argv[1:]}
@@ -60,44 +69,50 @@ class LessonParser(ArgumentParser):
             usage = " ".join(self.format_usage().removeprefix("usage: ").split())
             raise BadInput(
                 f"{f'{option}: ' if option else ''}{error.message}.",
-                options[option].help if option in options else usage,
+                (option in options and options[option].help) or usage,
                 f"To see what each option does, run:  python {sys.argv[0]} --help",
             ) from error
         unknown = [word for word in others if not _is_kernels(word)]
-        if unknown and not _in_kernel() and "-f" not in others:
+        if unknown and not in_kernel() and "-f" not in others:
             (word, *_) = unknown
             near = get_close_matches(word.partition("=")[0], options, 1)
             raise BadInput(
-                f"Unknown option {word}." + (f" Did you mean {near[0]}?" if near else ""),
+                f"Unknown option {_shortened(word)}."
+                + (f" Did you mean {near[0]}?" if near else ""),
                 ", ".join(option for option in options if option.startswith("--")),
                 f"To see what each one does, run:  python {sys.argv[0]} --help",
             )
         return known
 
 
-def whole_number(smallest: int, largest: int | None = None) -> Callable[[str], int]:
+def whole_number(smallest: int, largest: int = LARGEST) -> Callable[[str], int]:
     """Return what `type=` of an option takes, for whole numbers in a range, both ends included."""
     return _in_range(int, "whole number", smallest, largest)
 
 
-def number(smallest: float, largest: float | None = None) -> Callable[[str], float]:
+def number(smallest: float, largest: float = LARGEST) -> Callable[[str], float]:
     """Return what `type=` of an option takes, for finite numbers in a range, ends included."""
     return _in_range(float, "number", smallest, largest)
 
 
-def _in_range(kind: type, name: str, smallest: float, largest: float | None) -> Callable:
-    wanted = f"{smallest} or more" if largest is None else f"from {smallest} to {largest}"
-
+def _in_range(kind: type, name: str, smallest: float, largest: float) -> Callable:
     def convert(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
-            value = math.nan
-        if not (smallest <= value <= (sys.float_info.max if largest is None else largest)):
-            raise ArgumentTypeError(f"{text} is not a {name} {wanted}")
-        return value
+            value = math.inf if text.strip().isdigit() else math.nan  # too many digits for Python
+        if smallest <= value <= largest:
+            return value
+        wanted = f"from {smallest:,} to {largest:,}"
+        if largest == LARGEST:
+            wanted = f"up to {LARGEST:,}" if value > LARGEST else f"{smallest:,} or more"
+        raise ArgumentTypeError(f"{_shortened(text)} is not a {name} {wanted}")
 
     return convert
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _variable(option: str) -> str:
@@ -121,7 +136,7 @@ def _as_words(option: str, action: Action) -> list[str]:
 def _bad_variable(option: str, action: Action, problem: str) -> BadInput:
     return BadInput(
         f"{_variable(option)}, the environment variable for {option}: {problem}.",
-        action.help,
+        action.help or f"what {option} takes",
         f"To go back to the default, run:  unset {_variable(option)}",
     )
 
@@ -129,8 +144,3 @@ def _bad_variable(option: str, action: Action, problem: str) -> BadInput:
 def _is_kernels(word: str) -> bool:
     """Tell a kernel's own word, or the `None` that a CML job without arguments may pass."""
     return word in ("-f", "None") or word.startswith("--f=")
-
-
-def _in_kernel() -> bool:
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None

@@ -6,105 +6,271 @@ the working area.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import getpass
 import json
 import os
+import re
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from cmlflow.errors import StoreError
+from cmlflow import workarea
+from cmlflow.errors import BadInput, StoreError
 from cmlflow.workarea import SQLITE_ENDINGS, in_cml, path
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
     from mlflow.models.model import ModelInfo
+
+ENDING_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+"""What ends a process without a word: a stopped job, a closed terminal, a time limit."""
+LONGEST_WAIT_S = 5
+"""How long another program may hold the database: lessons hold it for milliseconds."""
 
 
 def use_store(experiment: str | None = None) -> None:
     """Let MLflow log to the store of this platform; call it before the first MLflow call.
 
-    With MLFLOW_TRACKING_URI set (CML sets it, and so may you) nothing changes. Otherwise the store
-    is `mlflow.db` in the working area; a fresh one is made whole or not at all, once, also when
-    two lessons start at the same moment.
+    With MLFLOW_TRACKING_URI set (CML sets it, and so may you) that store is used. Otherwise it is
+    `mlflow.db` in the working area; a fresh one is made whole or not at all, once, also when two
+    lessons start at the same moment.
 
     Args:
         experiment: name of an experiment to create in the local store if it is absent, so that
             its artifacts lie in the working area and not in `./mlruns` of the current folder.
 
     Raises:
-        StoreError: `mlflow.db` was made by another MLflow version, or the experiment was deleted.
+        StoreError: the store does not answer; or `mlflow.db` is damaged, locked, read-only or of
+            another MLflow version; or the experiment was deleted.
+        LessonError: the working area was moved or copied, or cannot be written to.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    _fail_the_open_run_on_error()
+    end_run_when_stopped()
     # A bar for each file that is read, however small, hides what a lesson prints.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        if variable in os.environ and not os.environ[variable].strip():
+            del os.environ[variable]  # blanks count as not set
     if not _store_is_ours():
+        _require_an_answer()
+    else:
+        _require_plain_name()
+        workarea.make_folder()
+        workarea.require_same_place()
+        _create_database()
+        _require_usable(path("mlflow.db"))
+        mlflow.set_tracking_uri(_local_uri())
+        _require_this_version()
+        workarea.make_folder("mlartifacts")
+        if experiment is not None:
+            _make_experiment(experiment)
+
+
+def end_run_when_stopped() -> None:
+    """Let a signal that stops this process end the open run first, as FAILED; `use_store` calls it.
+
+    Without it, a stopped job or a closed terminal leaves the run RUNNING for ever. The signal is
+    turned into SystemExit, so `with mlflow.start_run()` ends its run as after any error. Nothing
+    can be done about `kill -9`. A kernel keeps its own handlers, and so does a signal that
+    somebody else handles or ignores.
+    """
+    if workarea.in_kernel() or threading.current_thread() is not threading.main_thread():
         return
-    _create_database()
-    from alembic.util import CommandError  # comes with mlflow, but not with CML's mlflow-skinny
+    import mlflow
 
-    mlflow.set_tracking_uri(_local_uri())
-    try:
-        found = mlflow.get_experiment_by_name(experiment or "Default")
-    except (MlflowException, CommandError) as error:
-        if "schema" not in str(error) and "revision" not in str(error):
-            raise
-        newer = _made_by_a_newer_mlflow()
-        age = "newer" if newer else "older"
-        raise StoreError(
-            f"{path('mlflow.db')} was made by another version of MLflow than {mlflow.__version__}.",
-            f"one database file per environment; this one is {age}",
-            "To keep it, use another folder (CMLFLOW_WORKAREA=<folder>); to remove it, run:"
-            "  make clean"
-            if newer
-            else "To bring it up to date, run:  "
-            + _as_typed(sys.executable, "-m", "mlflow", "db", "upgrade", _local_uri()),
-        ) from error
-    if experiment is None:
-        return
-    if found is None:
-        try:
-            mlflow.create_experiment(experiment, artifact_location=artifact_location(experiment))
-        except MlflowException:  # another lesson may have created it at this moment
-            if mlflow.get_experiment_by_name(experiment) is None:
-                raise
-    elif found.lifecycle_stage == "deleted":
-        raise StoreError(
-            f"The experiment {experiment!r} was deleted.",
-            "an experiment that is active or does not exist yet",
-            f"To bring it back, run:  MLFLOW_TRACKING_URI={_as_typed(_local_uri())} "
-            + _as_typed(sys.executable, "-m", "mlflow", "experiments", "restore")
-            + f" --experiment-id {found.experiment_id}",
-        )
+    def stop(number: int, frame) -> None:
+        inside = frame
+        while inside is not None:
+            # In the middle of these a run is in the store, but MLflow does not know it (any more).
+            if inside.f_code.co_name in ("start_run", "end_run"):
+                threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+                return
+            inside = inside.f_back
+        # Registered last, so it runs before MLflow's own, which calls an open run FINISHED.
+        atexit.register(mlflow.end_run, "FAILED")
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        for handled in signals:  # a second one must not interrupt the end of the run
+            signal.signal(handled, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    signals = [getattr(signal, name) for name in ENDING_SIGNALS if hasattr(signal, name)]
+    for handled in (*signals, signal.SIGINT):
+        if signal.getsignal(handled) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(handled, stop)
 
 
-def find_run(run_id: str) -> Run | None:
-    """Return a run of the store, or None.
+def experiment(name: str) -> Experiment | None:
+    """Return an experiment by its name, or None where there is none.
+
+    Raises:
+        StoreError: it was deleted. MLflow keeps deleted experiments, and their names stay taken.
+    """
+    import mlflow
+
+    found = mlflow.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "deleted":
+        return found
+    uri = repr(_local_uri()) if _store_is_ours() else ""
+    restore = f"mlflow.MlflowClient({uri}).restore_experiment({found.experiment_id!r})"
+    raise StoreError(
+        f"The experiment {name!r} was deleted.",
+        "an experiment that is active or does not exist yet",
+        f"To bring it back, run:  {_as_typed(sys.executable, '-c', f'import mlflow; {restore}')}",
+    )
+
+
+def find_run(run_id: str, experiments: Iterable[str] = ()) -> Run | None:
+    """Return a run of the store, or None if the store says that it has no such run.
 
     In CML a new process may be told only of runs of the experiment that it has set: if so, each
     experiment is set in turn, and that of the run stays set.
+
+    Args:
+        run_id: the id of the run.
+        experiments: names of experiments in which it may be; a store may not list them.
+
+    Raises:
+        StoreError: the store gave no answer, so nobody knows whether it has the run.
     """
     import mlflow
 
-    with contextlib.suppress(Exception):
+    names = dict.fromkeys(experiments) if in_cml() else {}
+    refusals = []
+    try:
         return mlflow.get_run(run_id)
-    experiments = []
+    except Exception as error:
+        refusals.append(error)
+    all_are_known = True
     if in_cml():
-        with contextlib.suppress(Exception):  # a store that does not list them
-            experiments = mlflow.search_experiments()
-    for experiment in experiments:
-        with contextlib.suppress(Exception):
-            mlflow.set_experiment(experiment_id=experiment.experiment_id)
-            return mlflow.get_run(run_id)
+        try:
+            names |= dict.fromkeys(found.name for found in mlflow.search_experiments())
+        except Exception:  # a store that does not list them
+            all_are_known = False
+    for name in names:
+        try:
+            if mlflow.get_experiment_by_name(name) is not None:
+                mlflow.set_experiment(name)
+                return mlflow.get_run(run_id)
+        except Exception as error:
+            refusals.append(error)
+    if all_are_known and any(_says_absent(error) for error in refusals):
+        return None
+    raise StoreError(
+        f"The store did not say whether it has a run {run_id}: {_one_line(refusals[-1])}",
+        "a store that answers, and a run of this project",
+        f"To see what it holds, open:  {how_to_open_ui()}",
+    ) from refusals[-1]
+
+
+def choose_run(
+    run_id: str | None = None,
+    model: str | None = None,
+    version: int | None = None,
+    alias: str | None = None,
+    *,
+    wanted: Callable[[Run], bool] = lambda run: True,
+    experiments: Iterable[str] = (),
+) -> tuple[Run, str] | None:
+    """Return a run and the URI of its model: by its id, by a model version, or the newest wanted.
+
+    Args:
+        run_id: the id of a run; or
+        model: the name of a registered model, alone or with one of the next two.
+        version: the number of a version of it.
+        alias: an alias of a version of it.
+        wanted: without a run id, version or alias: which runs are looked for, newest version first.
+        experiments: names of experiments. Their finished runs are looked at when no model is
+            given and no version fits: there may be no registry, or one that lists no versions.
+            They are also where a run is looked for, see `find_run`.
+
+    Returns:
+        The run, and `models:/<name>/<version>` or `runs:/<run id>/model`; None if all that could
+        be asked was asked and no run is wanted.
+
+    Raises:
+        BadInput: no run, version or alias of this name is there.
+        StoreError: the store or the registry gave no answer.
+    """
+    import mlflow
+
+    experiments, client = tuple(experiments), mlflow.MlflowClient()
+    if run_id is not None:
+        run = find_run(run_id, experiments)
+        if run is None:
+            raise BadInput(
+                f"There is no run {run_id} in this store ({how_to_open_ui()}).",
+                "the id of a run that logged a model",
+                "To list runs with their ids, run:  python code/03_Get_Experiment.py",
+            )
+        return run, f"runs:/{run_id}/model"
+    refusal, versions = None, []
+    try:
+        if alias is not None:
+            versions = [client.get_model_version_by_alias(model, alias)]
+        elif version is not None:
+            versions = [client.get_model_version(model, str(version))]
+        else:  # a managed registry may ignore the filter
+            found = client.search_model_versions(_named(model) if model else "")
+            versions = [one for one in found if model in (None, one.name)]
+    except Exception as error:
+        refusal = error
+    one_is_named = alias is not None or version is not None
+    if refusal is not None and (model is not None or not experiments):
+        named = f"version {version}" if version is not None else f"alias {alias!r}"
+        if one_is_named and _says_absent(refusal):
+            raise BadInput(
+                f"The registered model {model!r} has no {named}: {_one_line(refusal)}",
+                "a version or an alias that is there",
+                f"To see what there is, open:  {how_to_open_ui(model_page(model))}",
+            ) from refusal
+        raise StoreError(
+            f"The registry gave no version of {model or 'any model'}: {_one_line(refusal)}",
+            "a registry that answers, or the id of a run",
+            "To choose a run by its id, add:  --run-id <run id>",
+        ) from refusal
+    for one in sorted(versions, key=lambda one: one.creation_timestamp or 0, reverse=True):
+        try:
+            run = find_run(one.run_id, experiments) if one.run_id else None
+        except StoreError as error:  # of another project, perhaps
+            refusal = error
+            continue
+        if run is not None and (one_is_named or wanted(run)):
+            return run, f"models:/{one.name}/{one.version}"
+    if model is None:
+        for run in newest_first(_runs_of(experiments)):
+            if status(run) == "FINISHED" and wanted(run):
+                find_run(run.info.run_id, experiments)  # sets its experiment where CML asks for it
+                return run, f"runs:/{run.info.run_id}/model"
+    if isinstance(refusal, StoreError):
+        raise refusal
     return None
+
+
+def author(run: Run) -> str:
+    """Return the name of the user who started a run; `unknown` where the store keeps none."""
+    return run.data.tags.get("mlflow.user") or run.info.user_id or "unknown"
+
+
+def is_mine(run: Run) -> bool:
+    """Tell whether a run was made by this user, in the working area or in this CML project.
+
+    On a server that others use too the answer is always no: there the name is a text that
+    anybody may write.
+    """
+    me = {getpass.getuser(), os.environ.get("HADOOP_USER_NAME")}
+    ours = _store_is_ours() or (in_cml() and _chosen_uri().startswith("cml:"))
+    return ours and author(run) in me
 
 
 def artifact_location(experiment: str) -> str | None:
@@ -113,17 +279,23 @@ def artifact_location(experiment: str) -> str | None:
 
 
 @contextlib.contextmanager
-def may_refuse(what: str, instead: str) -> Iterator[None]:
+def may_refuse(what: str, instead: str) -> Iterator[list[Exception]]:
     """Let a managed store refuse what is done in this block: say so in one line, and go on.
 
     Args:
         what: what the store would then not have, for example `a dataset`.
         instead: where the same fact stands, for example `the tags`.
+
+    Yields:
+        A list: empty, or with the refusal in it once the block has ended.
     """
+    refusals: list[Exception] = []
     try:
-        yield
+        yield refusals
     except Exception as error:
-        print(f"This store refused {what} ({type(error).__name__}); see {instead}")
+        refusals.append(error)
+        noun = re.sub(r"^(an?|the) ", "", what)
+        print(f"No {noun}: this store refused it ({type(error).__name__}); see {instead}")
 
 
 def status(run: Run) -> str:
@@ -148,13 +320,29 @@ def version_of(logged: ModelInfo, run: Run, model: str) -> int:
         logged: what `log_model` returned; a managed store may not tell the version there.
         run: the run that logged the model.
         model: name of the registered model.
+
+    Raises:
+        StoreError: neither `log_model` nor the registry tells it.
     """
     import mlflow
 
     if logged.registered_model_version is not None:
         return int(logged.registered_model_version)
-    versions = mlflow.MlflowClient().search_model_versions(f"name = '{model}'")
-    return max(int(found.version) for found in versions if found.run_id == run.info.run_id)
+    found, refusal = [], None
+    try:
+        found = mlflow.MlflowClient().search_model_versions(_named(model))
+    except Exception as error:
+        refusal = error
+    run_id = run.info.run_id
+    numbers = [int(one.version) for one in found if (one.name, one.run_id) == (model, run_id)]
+    if not numbers:
+        raise StoreError(
+            f"The registry does not tell which version of {model!r} run {run_id} became"
+            + (f": {_one_line(refusal)}" if refusal else "."),
+            "a registry that lists its versions",
+            f"To see whether it has one, open:  {how_to_open_ui(model_page(model))}",
+        ) from refusal
+    return max(numbers)
 
 
 def run_page(run: Run, tab: str = "") -> str:
@@ -168,9 +356,17 @@ def run_page(run: Run, tab: str = "") -> str:
     return f"{page}/{quote(tab)}" if tab else page
 
 
-def runs_page(experiment_id: str) -> str:
-    """Return the page that lists the runs of an experiment, for `how_to_open_ui`."""
-    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+def runs_page(experiment_id: str, lowest_first: str = "") -> str:
+    """Return the page that lists the runs of an experiment, for `how_to_open_ui`.
+
+    Args:
+        experiment_id: the id of the experiment.
+        lowest_first: a metric by which the runs are sorted, for example `rmse`.
+    """
+    order = f"&orderByKey={quote(f'metrics.`{lowest_first}`')}&orderByAsc=true"
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning" + (
+        order if lowest_first else ""
+    )
 
 
 def compare_page(runs: Iterable[Run]) -> str:
@@ -194,7 +390,7 @@ def how_to_open_ui(page: str = "") -> str:
     """
     if _store_is_ours():
         return f"make ui, then http://127.0.0.1:5000/{page}".removesuffix("/")
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = _chosen_uri()
     if uri.startswith("cml:"):
         return "the Experiments page of this CML project"
     parts = urlsplit(uri)
@@ -202,16 +398,203 @@ def how_to_open_ui(page: str = "") -> str:
         return "mlflow ui, on the store that MLFLOW_TRACKING_URI names"
     # An address may carry a password or a token: they are not shown.
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
-    return f"the MLflow UI of {urlunsplit(shown)}"
+    return f"the MLflow UI of {urlunsplit(shown)}" + (f"/{page}" if page else "")
+
+
+def _chosen_uri() -> str:
+    """Return the address of the store that the environment names, or nothing."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip()
 
 
 def _local_uri() -> str:
     return f"sqlite:///{path('mlflow.db').as_posix()}"
 
 
+def _require_plain_name() -> None:
+    """Refuse a folder whose name means another folder in the address of a database.
+
+    Raises:
+        StoreError: MLflow would make its database in that other folder, whatever the spelling.
+    """
+    if re.search("[?]|%[0-9A-Fa-f]{2}", str(path())):
+        raise StoreError(
+            f"MLflow cannot keep its database in this folder: {path()}",
+            "a working area without ? and without codes such as %20 in its path",
+            _use_another_folder(),
+        )
+
+
 def _as_typed(*words: str) -> str:
     """Return the words of a command as a terminal takes them, for example with spaces in them."""
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _use_another_folder() -> str:
+    return "To use another folder, set:  CMLFLOW_WORKAREA=<folder>"
+
+
+def _one_line(error: Exception) -> str:
+    """Return the first line of an error, without the password that an address may hold."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"(\w://)[^/\s@]*@", r"\1", first)
+
+
+def _says_absent(error: Exception) -> bool:
+    """Tell whether a store answered that what was asked for is not there."""
+    return getattr(error, "error_code", "") in (
+        "RESOURCE_DOES_NOT_EXIST",
+        "INVALID_PARAMETER_VALUE",  # a text that cannot be an id
+        "NOT_FOUND",
+    )
+
+
+def _named(model: str) -> str:
+    mark = '"' if "'" in model else "'"
+    return f"name = {mark}{model}{mark}"
+
+
+def _runs_of(experiments: Iterable[str]) -> list[Run]:
+    """Return the runs of those experiments that are there.
+
+    Raises:
+        StoreError: the store gave no answer.
+    """
+    import mlflow
+
+    runs = []
+    for name in experiments:
+        try:
+            found = mlflow.get_experiment_by_name(name)
+            if found is None or found.lifecycle_stage == "deleted":
+                continue
+            if in_cml():  # a store may know only the experiment that was set
+                mlflow.set_experiment(name)
+            runs += mlflow.search_runs([found.experiment_id], output_format="list")
+        except Exception as error:
+            raise StoreError(
+                f"The store gave no runs of the experiment {name!r}: {_one_line(error)}",
+                "a store that answers",
+                f"To see what it holds, open:  {how_to_open_ui()}",
+            ) from error
+    return runs
+
+
+def _make_experiment(name: str) -> None:
+    """Create an experiment whose artifacts lie in the working area, unless it is there."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    if experiment(name) is None:
+        try:
+            mlflow.create_experiment(name, artifact_location=artifact_location(name))
+        except MlflowException:  # another lesson may have created it at this moment
+            if experiment(name) is None:
+                raise
+
+
+def _store_is_ours() -> bool:
+    """Tell whether nobody chose a store: no MLFLOW_TRACKING_URI, no `set_tracking_uri`."""
+    import mlflow
+
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return _chosen_uri() in ("", _local_uri())
+    return not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() == _local_uri()
+
+
+def _require_an_answer() -> None:
+    """Ask the store that somebody chose for one experiment, without MLflow's minutes of retries.
+
+    Raises:
+        StoreError: nobody answers there, or it is no store.
+    """
+    import mlflow
+
+    uri = _chosen_uri() or mlflow.get_tracking_uri()
+    if uri.startswith("cml:"):
+        return
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+    added = [variable for variable in patience if variable not in os.environ]
+    os.environ |= {variable: patience[variable] for variable in added}
+    try:
+        mlflow.search_experiments(max_results=1)
+    except Exception as error:
+        if getattr(error, "error_code", "") == "PERMISSION_DENIED":
+            return  # one may log without being allowed to list
+        raise StoreError(
+            f"The store that MLFLOW_TRACKING_URI names gave no answer: {_one_line(error)}",
+            "the address of an MLflow store that is running",
+            "To use a store in the project instead, run:  unset MLFLOW_TRACKING_URI",
+        ) from error
+    finally:
+        for variable in added:
+            del os.environ[variable]
+
+
+def _require_usable(database: Path) -> None:
+    """Let SQLite read the whole file and lock it for writing: MLflow would try for two minutes.
+
+    Raises:
+        StoreError: it is no database, damaged, locked, or cannot be written to.
+    """
+    problem = "it is a folder" if database.is_dir() else "ok"
+    try:
+        opened = sqlite3.connect(database, timeout=LONGEST_WAIT_S, isolation_level=None)
+        with contextlib.closing(opened):
+            opened.execute("BEGIN IMMEDIATE")
+            (problem,) = opened.execute("PRAGMA quick_check(1)").fetchone()
+            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
+            opened.execute("ROLLBACK")
+            if problem == "ok" and tables and "alembic_version" not in tables:
+                problem = "it has no table alembic_version"
+    except sqlite3.Error as error:
+        problem = problem if problem != "ok" else str(error)
+    if problem != "ok":
+        raise _unusable(database, problem)
+
+
+def _unusable(database: Path, problem: str) -> StoreError:
+    """Return an error that says what is wrong with the database, and what mends that."""
+    kept = f"{database}.damaged"
+    move = _as_typed("move" if os.name == "nt" else "mv", str(database), kept)
+    expected, cure = "a database that MLflow made", f"To keep it and start a new one, run:  {move}"
+    if "locked" in problem:
+        expected = "a database that no other program holds"
+        cure = f"To see which program holds it, run:  {_as_typed('lsof', str(database))}"
+    elif re.search("full|No space|I/O", problem):
+        expected = "a few MB of free disk space"
+        cure = f"To see how much is left, run:  {_as_typed('df', '-h', str(database.parent))}"
+    elif re.search("readonly|[Rr]ead-only|unable to open|ermission|too long", problem):
+        expected = "a file and a folder that you may write to, in a path of up to 500 characters"
+        cure = _use_another_folder()
+    return StoreError(f"{database} cannot be used: {problem}.", expected, cure)
+
+
+def _require_this_version() -> None:
+    """Let MLflow open `mlflow.db`.
+
+    Raises:
+        StoreError: it was made by another version of MLflow.
+    """
+    import mlflow
+    from alembic.util import CommandError  # comes with mlflow, but not with CML's mlflow-skinny
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.get_experiment_by_name("Default")
+    except (MlflowException, CommandError) as error:
+        if "schema" not in str(error) and "revision" not in str(error):
+            raise
+        newer = _made_by_a_newer_mlflow()
+        age = "newer" if newer else "older"
+        raise StoreError(
+            f"{path('mlflow.db')} was made by another version of MLflow than {mlflow.__version__}.",
+            f"one database file per environment; this one is {age}",
+            "To keep it, use another folder (CMLFLOW_WORKAREA=<folder>); to remove it, run:"
+            "  make clean"
+            if newer
+            else "To bring it up to date, run:  "
+            + _as_typed(sys.executable, "-m", "mlflow", "db", "upgrade", _local_uri()),
+        ) from error
 
 
 def _made_by_a_newer_mlflow() -> bool:
@@ -224,35 +607,6 @@ def _made_by_a_newer_mlflow() -> bool:
     return not all(list(known.glob(f"{revision}_*.py")) for (revision,) in revisions)
 
 
-def _store_is_ours() -> bool:
-    """Tell whether nobody chose a store: no MLFLOW_TRACKING_URI, no `set_tracking_uri`."""
-    import mlflow
-
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return os.environ["MLFLOW_TRACKING_URI"] == _local_uri()
-    return not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() == _local_uri()
-
-
-def _fail_the_open_run_on_error() -> None:
-    """Mark a run that an error leaves open as FAILED: MLflow's own clean-up calls it FINISHED.
-
-    `with mlflow.start_run()` does so by itself, but for an interrupt inside `start_run`.
-    """
-    import mlflow
-
-    before = sys.excepthook
-    if getattr(before, "fails_the_open_run", False):
-        return
-
-    def hook(kind, error, trace):
-        with contextlib.suppress(Exception):
-            mlflow.end_run("FAILED")
-        before(kind, error, trace)
-
-    hook.fails_the_open_run = True
-    sys.excepthook = hook
-
-
 def _create_database() -> None:
     """Create `mlflow.db` under a lock, in a file of its own that is then moved into place."""
     from filelock import FileLock
@@ -260,31 +614,41 @@ def _create_database() -> None:
     database = path("mlflow.db")
     if database.exists():
         return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name("mlflow.db.lock")):
-        if database.exists():
-            return
-        unfinished = database.with_name("mlflow.db.new")
+    try:
+        with FileLock(database.with_name("mlflow.db.lock")):
+            if not database.exists():
+                _create_database_alone(database)
+    except OSError as error:
+        raise _unusable(database, error.strerror or str(error)) from error
+
+
+def _create_database_alone(database: Path) -> None:
+    unfinished = database.with_name("mlflow.db.new")
+    _unlink(unfinished, SQLITE_ENDINGS)
+    _require_usable(unfinished)
+    # In a process of its own: when it ends, nothing holds the file open any more.
+    create = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
+    made = subprocess.run(
+        [sys.executable, "-c", create, f"sqlite:///{unfinished.as_posix()}"],
+        cwd=database.parent,
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode != 0:
         _unlink(unfinished, SQLITE_ENDINGS)
-        # In a process of its own: when it ends, nothing holds the file open any more.
-        create = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
-        made = subprocess.run(
-            [sys.executable, "-c", create, f"sqlite:///{unfinished.as_posix()}"],
-            cwd=database.parent,
-            capture_output=True,
-            text=True,
+        errors = re.findall(r"^[\w.]*(?:Error|Exception): .*", made.stderr, re.MULTILINE)
+        problem = errors[-1] if errors else made.stderr.strip()[-500:]
+        if "sqlite3." in problem:
+            raise _unusable(database, problem)
+        raise StoreError(
+            f"MLflow could not create {database}: {problem}",
+            "a complete environment",
+            "Start a new session, in which CML sets the variable:  MLFLOW_TRACKING_URI"
+            if in_cml()
+            else "To install the environment again, run:  pip install -r requirements-local.txt",
         )
-        if made.returncode != 0:
-            raise StoreError(
-                f"MLflow could not create {database}:\n{made.stderr.strip()[-2000:]}",
-                "a folder that can be written to, and a complete environment",
-                "Start a new session, in which CML sets the variable:  MLFLOW_TRACKING_URI"
-                if in_cml()
-                else "To install the environment again, run:  "
-                "pip install -r requirements-local.txt",
-            )
-        _unlink(database, SQLITE_ENDINGS[1:])  # SQLite would replay it into the new database
-        unfinished.replace(database)
+    _unlink(database, SQLITE_ENDINGS[1:])  # SQLite would replay it into the new database
+    unfinished.replace(database)
 
 
 def _unlink(database: Path, endings: tuple[str, ...]) -> None:

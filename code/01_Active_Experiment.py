@@ -12,14 +12,15 @@ Run        python code/01_Active_Experiment.py, or Run All in a CML session
 #
 # An experiment is a named set of runs
 # ------------------------------------
-# It is created once and found by its name from then on. `set_experiment` makes it the active one
-# of this process, and creates it too if it is absent. Here `create_experiment` stands before it,
-# since only that call can say where the artifacts go: on a laptop into the project, while in CML
-# the platform decides (the location is then None).
+# You create an experiment once and find it by its name from then on. `set_experiment` makes it the
+# active one of this process; if it does not exist, `set_experiment` creates it. We call
+# `create_experiment` first, because only that call can say where the artifacts go. On a laptop
+# they go into the project. In CML the platform decides, and the location is None.
 import mlflow
 
-from cmlflow import store, workarea
+from cmlflow import options, store, workarea
 
+options.parser().parse_args()  # this lesson has no options, but answers to --help
 EXPERIMENT = "example-experiment"
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
 
@@ -27,8 +28,8 @@ location = store.artifact_location(EXPERIMENT)
 try:
     mlflow.create_experiment(EXPERIMENT, artifact_location=location)
     print(f"Experiment {EXPERIMENT} created")
-except Exception:  # the name is taken, from an earlier pass: use that experiment
-    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+except Exception:  # the name is taken, usually by an earlier pass: then we use that experiment
+    if store.experiment(EXPERIMENT) is None:
         raise
     print(f"Experiment {EXPERIMENT} found")
 experiment = mlflow.set_experiment(EXPERIMENT)
@@ -37,9 +38,11 @@ experiment = mlflow.set_experiment(EXPERIMENT)
 #
 # A run: everything between start and end
 # ---------------------------------------
-# `start_run` opens a run, and every `log_...` call after it goes there. `active_run` tells which
-# run that is, or None. Nothing closes it but `end_run`, or the end of the process, which would
-# call the run finished even after an error. Hence the `except`: a run that failed says so.
+# `start_run` opens a run, and every `log_...` call after it goes to that run. `active_run` returns
+# the open run, or None. A run stays open until you call `end_run` or the process ends, and MLflow
+# then marks it as finished, even after an error. The `except` below marks it as failed. That also
+# works when the process is stopped from outside, by the end of a job or a closed terminal, because
+# `store.use_store` turns such a signal into an error (see `store.end_run_when_stopped`).
 import pandas as pd
 
 wines = pd.read_csv(workarea.root() / "data" / "wine-quality.csv")
@@ -50,8 +53,7 @@ try:
     mlflow.log_param("rows", len(wines))
     mlflow.log_metric("mean_quality", wines["quality"].mean())
     active = mlflow.active_run()
-    status = active.info.status.removeprefix("EXPERIMENT_RUN_")  # CML puts this before it
-    print(f"Active run {active.info.run_id}, status {status}")
+    print(f"Active run {active.info.run_id}, status {store.status(active)}")
     try:
         mlflow.start_run()
     except Exception as error:
@@ -66,25 +68,27 @@ print(f"After end_run the active run is {mlflow.active_run()}")
 #
 # The same with `with`
 # --------------------
-# A run must end before the next one starts. `with` sees to it: it ends the run at the end of the
-# block, as FINISHED, or as FAILED if an error left the block. All other lessons do it this way.
+# You must end a run before you start the next one. `with` does that for you: at the end of the
+# block it marks the run as FINISHED, or as FAILED if an error left the block. All other lessons
+# use `with`.
 with mlflow.start_run(run_name="with-block") as second_run:
     mlflow.log_param("rows", len(wines))
     mlflow.log_metric("mean_quality", wines["quality"].mean())
+print(f"After the block the active run is {mlflow.active_run()}")
 
 # %%
 #
-# What has been stored
+# What the store keeps
 # --------------------
-# The object that `start_run` returned is a picture of the run at its start. What has been logged
-# since is in the store. `get_run` fetches it, and there both runs are over.
+# The object that `start_run` returned shows the run as it was at its start. Everything logged since
+# is in the store. `get_run` fetches it from there, and both runs are finished.
 for run_id in (run.info.run_id, second_run.info.run_id):
     stored = mlflow.get_run(run_id)
-    status = stored.info.status.removeprefix("EXPERIMENT_RUN_")
-    name = stored.info.run_name or run_id  # not every platform keeps the name
-    print(f"{name}: {status}, {stored.data.params}, {stored.data.metrics}")
+    print(f"{store.name(stored)}: {store.status(stored)}, {stored.data.params}, ", end="")
+    print(stored.data.metrics)
 print(
     f"Done: runs {run.info.run_id} and {second_run.info.run_id} in {EXPERIMENT}\n"
-    f"Look at: Experiments > {EXPERIMENT}: two runs with the same numbers.\n"
-    f"Open the UI: {store.how_to_open_ui()}"
+    f"Look at: Experiments > {EXPERIMENT}, two runs; the chart icon above the list shows that "
+    "mean_quality is 5.88 in both.\n"
+    f"Open the UI: {store.how_to_open_ui(store.runs_page(experiment.experiment_id))}"
 )

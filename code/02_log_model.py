@@ -14,30 +14,34 @@ Run        python code/02_log_model.py [--alpha 0.6] [--l1-ratio 0.6]
 # -----------------------------------------------------------------
 # Data, split and scores are as before; the curve by training rows is left out. New are the last
 # two cells: one logs the model, the other loads it back.
+import pandas as pd
+
 from cmlflow import options, store, workarea
 
 parser = options.parser()
-strength, share = options.number(0), options.number(0, 1)
+strength, share = options.number(0, 1000), options.number(0, 1)
 parser.add_argument(
-    "--alpha", type=strength, default=0.6, help="strength of the penalty, 0 or more"
+    "--alpha", type=strength, default=0.6, help="strength of the penalty, 0 to 1000"
 )
 parser.add_argument("--l1-ratio", type=share, default=0.6, help="share of the L1 penalty, 0 to 1")
 args = parser.parse_args()
 
-# %%
-#
-# Data and split, as before
-# -------------------------
-import numpy as np
-import pandas as pd
-from sklearn.model_selection import train_test_split
-
 TARGET = "quality"
 wines = pd.read_csv(workarea.root() / "data" / "wine-quality.csv").astype("float64")
+print(f"{len(wines)} wines, graded {wines[TARGET].min():.0f} to {wines[TARGET].max():.0f}")
+
+# %%
+#
+# The split, as before
+# --------------------
+import numpy as np
+from sklearn.model_selection import train_test_split
+
 np.random.seed(40)
 train, test = train_test_split(wines)
 X_train, y_train = train.drop(columns=TARGET), train[TARGET]
 X_test, y_test = test.drop(columns=TARGET), test[TARGET]
+print(f"{len(train)} wines train the model, {len(test)} test it")
 
 # %%
 #
@@ -51,18 +55,21 @@ model.fit(X_train, y_train)
 predictions = model.predict(X_test)
 rmse = mean_squared_error(y_test, predictions) ** 0.5
 baseline_rmse = mean_squared_error(y_test, np.full(len(y_test), y_train.mean())) ** 0.5
+print(f"rmse {rmse:.3f}, baseline {baseline_rmse:.3f}")
 
 # %%
 #
 # New: a model that others can load
 # ---------------------------------
-# The **signature** names the input columns with their types: whoever scores with wrong columns
-# gets a message and not a wrong number. The **input example** shows what a call looks like.
-# `pip_requirements` is what a server has to install; without it MLflow would start a second
-# process to find out, which takes seconds and can guess wrong.
-# `model` is given by position, since MLflow 2 and 3 call this argument differently; MLflow 3
-# warns that the old name is deprecated. It also warns of cloudpickle files: loading one runs code
-# that is in it, so load only models that you or your registry made.
+# - The **signature** names the input columns with their types. Anyone who scores with wrong columns
+#   gets a message, not a wrong number.
+# - The **input example** shows what a call looks like.
+# - `pip_requirements` says what a server must install. Without it MLflow starts a second process
+#   to find out, which takes seconds and may guess wrong.
+#
+# We pass `"model"` by position, because MLflow 2 and 3 name this argument differently, and MLflow 3
+# warns that the old name is deprecated. It also warns of cloudpickle files: loading such a file
+# runs code that is in it, so load only models that you or your registry made.
 import mlflow
 import sklearn
 from mlflow.models import infer_signature
@@ -73,14 +80,9 @@ mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name="elasticnet-with-model") as run:
     mlflow.log_params({"alpha": args.alpha, "l1_ratio": args.l1_ratio, "train_rows": len(train)})
-    mlflow.log_metrics(
-        {
-            "rmse": rmse,
-            "mae": mean_absolute_error(y_test, predictions),
-            "r2": r2_score(y_test, predictions),
-            "baseline_rmse": baseline_rmse,
-        }
-    )
+    mlflow.log_metrics({"rmse": rmse, "baseline_rmse": baseline_rmse})
+    mlflow.log_metric("mae", mean_absolute_error(y_test, predictions))
+    mlflow.log_metric("r2", r2_score(y_test, predictions))
     mlflow.sklearn.log_model(
         model,
         "model",
@@ -94,13 +96,16 @@ with mlflow.start_run(run_name="elasticnet-with-model") as run:
 #
 # Load it back
 # ------------
-# `runs:/<run id>/model` finds the model from any process that uses the same store.
+# `runs:/<run id>/model` finds the model from any process that uses the same store. The signature
+# comes with it.
 model_uri = f"runs:/{run.info.run_id}/model"
 loaded = mlflow.pyfunc.load_model(model_uri)
 difference = np.abs(loaded.predict(X_test) - predictions).max()
 print(f"Largest difference to the fitted model's predictions: {difference}")
+columns = loaded.metadata.get_input_schema().input_names()
+print(f"It asks for {len(columns)} columns: {', '.join(columns)}")
 print(
-    f"Done: rmse {rmse:.3f}; always guessing the mean: {baseline_rmse:.3f} (model {model_uri})\n"
-    f"Look at: Experiments > {EXPERIMENT} > elasticnet-with-model, its logged model.\n"
-    f"Open the UI: {store.how_to_open_ui()}"
+    f"Done: rmse {rmse:.3f}; baseline {baseline_rmse:.3f} (model {model_uri})\n"
+    f"Look at: Experiments > {EXPERIMENT} > elasticnet-with-model > Artifacts, the folder model.\n"
+    f"Open the UI: {store.how_to_open_ui(store.run_page(run, 'artifacts/model'))}"
 )

@@ -4,7 +4,7 @@
 You learn  registered_model_name, model versions, aliases
 Reads      data/wine-quality.csv
 Writes     MLflow experiment "auto-registration": one run; registered model "Auto-Deployed Model"
-Needs      nothing; about 6 seconds
+Needs      in CML the AI Registry, or the model is logged only; about 6 seconds
 Run        python code/05_Auto_Model_Registration.py, or Run All in a CML session
 """
 
@@ -12,21 +12,21 @@ Run        python code/05_Auto_Model_Registration.py, or Run All in a CML sessio
 #
 # The model of 02_log_model.py
 # ----------------------------
-# A registered model is a name under which model versions are numbered. Change it here.
+# We train it again: the same wines, the same split, the same rmse. The baseline predicts the mean
+# grade of the training wines for every test wine.
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import ElasticNet
 from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import train_test_split
 
-from cmlflow import errors, store, workarea
+from cmlflow import errors, options, store, workarea
 
-REGISTERED_MODEL = "Auto-Deployed Model"
-EXPERIMENT = "auto-registration"
-TARGET = "quality"
+options.parser().parse_args()  # this lesson has no options: with --help it ends here
+DATA, TARGET = "data/wine-quality.csv", "quality"
 ALPHA, L1_RATIO = 0.6, 0.6
 
-wines = pd.read_csv(workarea.root() / "data" / "wine-quality.csv").astype("float64")
+wines = pd.read_csv(workarea.root() / DATA).astype("float64")
 np.random.seed(40)
 train, test = train_test_split(wines)
 X_train, y_train = train.drop(columns=TARGET), train[TARGET]
@@ -35,85 +35,100 @@ model = ElasticNet(alpha=ALPHA, l1_ratio=L1_RATIO, random_state=42).fit(X_train,
 predictions = model.predict(X_test)
 rmse = mean_squared_error(y_test, predictions) ** 0.5
 baseline_rmse = mean_squared_error(y_test, np.full(len(y_test), y_train.mean())) ** 0.5
+print(f"{len(test)} test wines: rmse {rmse:.3f}, baseline {baseline_rmse:.3f}")
 
 # %%
 #
 # Log and register
 # ----------------
-# One more argument to `log_model`, and each run of this script adds a version. The first creates
-# the name. In CML this needs the AI Registry; the import into it goes on after the call.
+# A **registered model** is a name under which **model versions** are numbered. One more argument
+# to `log_model`, and each run of this lesson adds a version; the first run creates the name. In
+# CML an administrator must have enabled the AI Registry. Without it the model is only logged.
 import mlflow
 import sklearn
 from mlflow.models import infer_signature
 
+EXPERIMENT = "auto-registration"
+REGISTERED_MODEL = "Auto-Deployed Model"
 store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
+version = None
 with mlflow.start_run(run_name="registered") as run:
     mlflow.log_params({"alpha": ALPHA, "l1_ratio": L1_RATIO})
     mlflow.log_metrics({"rmse": rmse, "baseline_rmse": baseline_rmse})
-    logged = mlflow.sklearn.log_model(
-        model,
-        "model",
-        signature=infer_signature(X_test, predictions),
-        pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
-        serialization_format="cloudpickle",
-        registered_model_name=REGISTERED_MODEL,
-    )
-client = mlflow.MlflowClient()
-version = logged.registered_model_version
-if version is None:  # a managed store may not tell: ask for the version that this run made
-    versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
-    version = max(int(found.version) for found in versions if found.run_id == run.info.run_id)
-print(f"Registered model {REGISTERED_MODEL!r}, version {version}")
+    mlflow.set_tag("training_data", DATA)
+    with store.may_refuse("a model version", instead="the run; the AI Registry must be enabled"):
+        logged = mlflow.sklearn.log_model(
+            model,
+            "model",  # by position: this argument's name differs between MLflow 2 and 3
+            signature=infer_signature(X_test, predictions),
+            pip_requirements=[f"scikit-learn=={sklearn.__version__}"],
+            serialization_format="cloudpickle",
+            registered_model_name=REGISTERED_MODEL,
+        )
+        version = store.version_of(logged, run, REGISTERED_MODEL)
+print(f"Registered model {REGISTERED_MODEL!r}, version {version}" if version else "Logged only")
 
 # %%
 #
 # An alias: the version that others should use
 # --------------------------------------------
-# Whoever loads `models:/<name>@champion` gets the version that the alias points at. It moves with
-# one call. Here every new version becomes champion unasked; a real project compares first. The
-# run gets the same fact as tags, because a managed registry may have no aliases. A tag does not
-# move by itself: we take it off the runs that were champion before.
-try:
-    client.set_registered_model_alias(REGISTERED_MODEL, "champion", version)
-    model_uri = f"models:/{REGISTERED_MODEL}@champion"
-    where = "its versions and the alias champion"
-except Exception as error:
-    print(f"No alias: this registry refused it ({type(error).__name__}); see the run's tags")
+# An **alias** is a name that points at one version, and you move it with one call: whoever loads
+# `models:/<name>@champion` gets the version that it points at now. Here every new version becomes
+# champion automatically; a real project compares first. The version also gets the tag of its run
+# that says which data it learned from.
+client = mlflow.MlflowClient()
+model_uri, where = f"runs:/{run.info.run_id}/model", f"Experiments > {EXPERIMENT} > registered"
+page, shown = store.run_page(run), "; the tag registered_alias of the run says champion"
+if version:
     model_uri = f"models:/{REGISTERED_MODEL}/{version}"
-    where = "its versions; the tag registered_alias of the run says champion"
+    where = f"Model registry > {REGISTERED_MODEL}, its versions"
+    page = store.model_page(REGISTERED_MODEL)
+    with store.may_refuse("a tag of the version", instead="the run's tags"):
+        client.set_model_version_tag(REGISTERED_MODEL, str(version), "training_data", DATA)
+    with store.may_refuse("an alias", instead="the run's tags"):
+        client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(version))
+        model_uri, shown = f"models:/{REGISTERED_MODEL}@champion", " and the alias champion"
+print(f"The champion is {model_uri}")
+
+# %%
+#
+# The same as tags of the run
+# ---------------------------
+# A managed registry may have no aliases, so the run says it too. Tags do not move, so we remove
+# the tag from earlier champions.
 champion = {"registered_model": REGISTERED_MODEL, "registered_alias": "champion"}
-for key, value in (champion | {"registered_version": str(version)}).items():
+for key, value in (champion | {"registered_version": str(version or "none")}).items():
     client.set_tag(run.info.run_id, key, value)
-try:
+with store.may_refuse("removal of the tag from earlier runs", instead="the newest run"):
     tagged = client.search_runs([run.info.experiment_id], "tags.registered_alias = 'champion'")
-    for other in tagged:  # some stores pass over the filter, so the tags are compared again
+    for other in tagged:  # some stores ignore the filter, so we compare the tags again
         earlier = other.info.start_time < run.info.start_time
         if earlier and champion.items() <= other.data.tags.items():
             client.delete_tag(other.info.run_id, "registered_alias")
-except Exception as error:
-    print(f"Earlier runs keep the tag champion ({type(error).__name__}): the newest run counts")
+            print(f"Run {other.info.run_id} is no longer the champion")
 
 # %%
 #
 # The proof: load it back and compare
 # -----------------------------------
-try:
+# A registry may keep its files where a session cannot read them: then we load the run's copy.
+loaded = None
+with store.may_refuse(f"files of {model_uri}", instead="the run's copy of the model"):
     loaded = mlflow.pyfunc.load_model(model_uri)
-except Exception as error:  # a registry may keep its files where a session cannot read them
-    print(f"{model_uri} could not be loaded here ({type(error).__name__}); taking the run's copy")
+if loaded is None:
     model_uri = f"runs:/{run.info.run_id}/model"
     loaded = mlflow.pyfunc.load_model(model_uri)
 if not np.array_equal(loaded.predict(X_test), predictions):
-    raise errors.BadInput(
-        f"{model_uri} predicts otherwise than the model that was registered.",
-        f"version {version}, made by run {run.info.run_id}",
-        "If another session registers at the same time, run this again:  "
-        "python code/05_Auto_Model_Registration.py",
+    raise errors.LessonError(
+        f"{model_uri} does not predict what the model of run {run.info.run_id} predicts.",
+        "the same predictions, unless another session registered a model at the same time",
+        "To try again, run:  python code/05_Auto_Model_Registration.py",
     )
+what = f"version {version}" if version else "not registered"
 print(
-    f"Done: {model_uri} is version {version} and predicts the same for {len(X_test)} wines\n"
-    f"Look at: Model registry > {REGISTERED_MODEL}, {where}.\n"
-    f"Open the UI: {store.how_to_open_ui()}"
+    f"Done: {model_uri} is {what} and predicts the same for {len(X_test)} wines\n"
+    f"Look at: {where}{shown}.\n"
+    f"Open the UI: {store.how_to_open_ui(page)}"
 )

@@ -7,20 +7,26 @@ Reads      a run of code/06_Spark_Iceberg.py, 14_XGBoost_Iceberg.py or 07_Keep_S
 Writes     MLflow experiment "reproductions": one run; the verdict, as a tag of both runs
 Needs      Spark (in CML: a session with the Spark add-on); one of those lessons; about 20 seconds
 Run        python code/08_Reproduce_Run.py [--run-id ID] [--model NAME --version N | --alias A]
+           [--trust]
+
+The lesson runs code that was logged with a run. If you made that run yourself, in this working
+area or this CML project, it starts at once. For any other run it asks for --trust: read the code
+first, because it can do whatever you can.
 """
 
 # %%
 #
 # Which run?
 # ----------
-# Give a run id, or a registered model with a version or an alias. By default it is the newest
-# model version whose run names an Iceberg snapshot.
-import mlflow
+# Give a run id, or a registered model with a version or an alias. By default we take the newest
+# model version whose run names an Iceberg snapshot, or else the newest such run of our lessons.
+import mlflow.data
 
-from cmlflow import errors, options, snapshots, store, workarea
+from cmlflow import errors, options, reproduction, snapshots, store, workarea
+from cmlflow.snapshots.dataset import IcebergSource, training_dataset
 
-CONNECTION_NAME = "go01-aw-dl"
 EXPERIMENT = "reproductions"
+LESSONS = ("keep-snapshot", "xgboost-fraud", "sparkml-experiment")
 
 parser = options.parser()
 number = options.whole_number(1)
@@ -28,240 +34,154 @@ parser.add_argument("--run-id", help="the run to repeat")
 parser.add_argument("--model", help="or: the registered model to repeat")
 parser.add_argument("--version", type=number, help="its version, 1 or more; by default the newest")
 parser.add_argument("--alias", help="or one of its aliases, for example champion")
-args = parser.parse_args()
-chosen = {name: value for name, value in vars(args).items() if value is not None}
-if set(chosen) not in (set(), {"run_id"}, {"model"}, {"model", "version"}, {"model", "alias"}):
-    raise errors.BadInput(
-        f"Which run is that: {', '.join(f'{name} {value}' for name, value in chosen.items())}?",
-        "a run id; or a model, alone or with one of version and alias; or nothing",
-        "For the newest that was trained on a snapshot, run:  python code/08_Reproduce_Run.py",
-    )
+parser.add_argument("--trust", action="store_true", help="run the code of a run that is not yours")
+args = vars(parser.parse_args())
+trust = args.pop("trust")
+chosen = {name: value for name, value in args.items() if value is not None}
+reproduction.require_one_run(chosen, trust)
 
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
+found = store.choose_run(
+    **chosen,
+    wanted=lambda run: training_dataset(run) or "iceberg_snapshot_id" in run.data.tags,
+    experiments=LESSONS,
+)
+if found is None:
+    raise reproduction.nothing_to_repeat(args["model"])
+original, model_uri = found
+run_id, tags = original.info.run_id, original.data.tags
+print(f"{model_uri}: run {run_id} ({store.name(original)}) by {store.author(original)}")
+
+# %%
+#
+# Its code
+# --------
+# The code is the text that the run logged, with the contract of 06_Spark_Iceberg.py. A verdict is
+# worth something only if the libraries are those of the run: the model's requirements name them.
 client = mlflow.MlflowClient()
 
 
-def iceberg_datasets(run):
-    """Return the Iceberg snapshots that a run names as its inputs."""
-    used = getattr(run.inputs, "dataset_inputs", [])  # an old store has no inputs
-    return [one for one in used if one.dataset.source_type == "iceberg"]
+def write_verdict(verdict, again=None):
+    """Write the verdict down where the next reader looks: in the tags of both runs."""
+    print(f"Verdict: {verdict}")
+    with store.may_refuse("a verdict at the first run", instead="the line above"):
+        client.set_tag(run_id, "reproduction_verdict", verdict)
+        if again is not None:
+            client.set_tag(run_id, "reproduction_run", again.info.run_id)
+    if again is not None:
+        client.set_tag(again.info.run_id, "reproduction_verdict", verdict)
 
 
-if args.run_id:
-    original, model_uri = store.find_run(args.run_id), f"runs:/{args.run_id}/model"
-    if original is None:
-        raise errors.MissingStep(
-            f"There is no run {args.run_id} in this store ({store.how_to_open_ui()}).",
-            "the id of a run that logged a model",
-            "python code/03_Get_Experiment.py",
-        )
-else:
-    try:
-        if args.alias:
-            versions = [client.get_model_version_by_alias(args.model, args.alias)]
-        elif args.version:
-            versions = [client.get_model_version(args.model, str(args.version))]
-        else:
-            versions = client.search_model_versions(f"name = '{args.model}'" if args.model else "")
-    except Exception as error:
-        raise errors.MissingStep(
-            f"The registry gave no version of {args.model or 'any model'}: {error}",
-            "a version or an alias that is there, or the id of a run",
-            "python code/08_Reproduce_Run.py --run-id <run id>",
-        ) from error
-    original = None
-    for version in sorted(versions, key=lambda one: one.creation_timestamp or 0, reverse=True):
-        run = store.find_run(version.run_id)
-        if run and ("iceberg_snapshot_id" in run.data.tags or iceberg_datasets(run)):
-            original, model_uri = run, f"models:/{version.name}/{version.version}"
-            print(f"Version {version.version} of the registered model {version.name}")
-            break
-    if original is None:
-        raise errors.MissingStep(
-            f"None of {len(versions)} versions of {args.model or 'all registered models'} was "
-            "trained on an Iceberg snapshot.",
-            "one that was, or a run of your choice (--run-id)",
-            "python code/07_Keep_Snapshot.py",
-        )
-run_id = original.info.run_id
-print(f"Run {run_id} ({original.info.run_name})")
+reproduction.require_snapshot(original)
+logged = {}
+for uri in (f"runs:/{run_id}/training.py", f"{model_uri}/requirements.txt"):
+    with reproduction.impossible_without(uri, write_verdict):
+        logged[uri.rpartition("/")[2]] = mlflow.artifacts.load_text(uri)
+training_code = logged["training.py"]
+libraries = reproduction.compare_libraries(logged["requirements.txt"])
+print(f"training.py, {len(training_code.splitlines())} lines:")
+print("\n".join(f"  | {line}" for line in training_code.splitlines()[:6]))
+print(f"Libraries then and now: {libraries}")
+if not trust and not store.is_mine(original):
+    raise reproduction.not_trusted(original, model_uri)
 
 # %%
 #
-# Its rows, its code, its model, its libraries
-# --------------------------------------------
-# The dataset of the run leads to the rows. Where the store keeps no datasets, the tags say the
-# same. The code is the text that the run logged. Code and model are executed here: repeat only
-# runs of people whom you trust. A verdict is worth something only if the libraries are those of
-# the run; the model's requirements name them.
-from importlib import metadata
-
-import mlflow.data
-
-from cmlflow.snapshots.dataset import IcebergSource
-from cmlflow.spark import start_spark
-
-
-def verdict_is(verdict, reproduction_id=None):
-    """Write the verdict down where the next reader looks: in the tags of the run."""
-    client.set_tag(run_id, "reproduction_verdict", verdict)
-    if reproduction_id is not None:
-        client.set_tag(run_id, "reproduction_run", reproduction_id)
-        client.set_tag(reproduction_id, "reproduction_verdict", verdict)
-    print(f"Verdict: {verdict}")
-
-
-tags = original.data.tags
-datasets = iceberg_datasets(original)
-if not datasets and "iceberg_snapshot_id" not in tags:
-    raise errors.MissingStep(
-        f"Run {run_id} names no Iceberg snapshot, neither as a dataset nor in its tags.",
-        "a run of 06_Spark_Iceberg.py, 14_XGBoost_Iceberg.py or 07_Keep_Snapshot.py",
-        "python code/07_Keep_Snapshot.py",
-    )
-logged = {}
-for uri in (f"runs:/{run_id}/training.py", f"{model_uri}/requirements.txt"):
-    name = uri.rpartition("/")[2]
-    try:
-        logged[name] = mlflow.artifacts.load_text(uri)
-    except Exception as error:
-        verdict_is(f"impossible: the run has no {name}")
-        raise errors.MissingStep(
-            f"There is no {uri}, so nobody can repeat the run.",
-            "a finished run with its training code and its model; --distributed logs no code",
-            "python code/14_XGBoost_Iceberg.py",
-        ) from error
-other_versions, pins = [], []
-for line in logged["requirements.txt"].splitlines():
-    library, _, then = line.strip().partition("==")
-    if not library or library.startswith("mlflow"):  # it stores the model, it does not train it
-        continue
-    try:
-        now = metadata.version(library)
-    except metadata.PackageNotFoundError:
-        now = "not installed"
-    if now != then:
-        other_versions.append(f"{library} {then or 'unknown'} then, {now} now")
-        pins.append(f"'{line.strip()}'")
-libraries = "; ".join(other_versions)
-if datasets:
-    source = mlflow.data.get_source(datasets[0])
-else:  # the tags do not say in which catalog the table is: in that of this session, then
-    catalog = start_spark(CONNECTION_NAME).conf.get("spark.cmlflow.catalog")
-    source = IcebergSource(tags["training_table"], tags["iceberg_snapshot_id"], catalog)
+# Its rows and its scores
+# -----------------------
+# The dataset of the run leads to the rows. Where the store keeps no datasets, the tags do.
+used = training_dataset(original)
+source = mlflow.data.get_source(used) if used else IcebergSource.from_tags(tags)
 try:
     rows = source.load().cache()
-except errors.WrongCatalog:
-    raise  # that says nothing about the run
 except errors.SnapshotNotFound:
-    verdict_is(f"impossible: snapshot {source.snapshot_id} of {source.table} is not there")
+    write_verdict(f"impossible: snapshot {source.snapshot_id} of {source.table} is not there")
     raise
 row_count = rows.count()
 print(f"{row_count} rows in snapshot {source.snapshot_id} of {source.table}")
-try:
-    code = {}
-    exec(compile(logged["training.py"], "training.py", "exec"), code)
-    flavors = mlflow.models.get_model_info(model_uri).flavors
-    if "spark" in flavors:
-        tmp = str(workarea.path("spark-tmp"))
-        first_model = mlflow.spark.load_model(model_uri, dfs_tmpdir=tmp)
-    else:
-        flavor = mlflow.xgboost if "xgboost" in flavors else mlflow.sklearn
-        first_model = flavor.load_model(model_uri)
-    first_answers = code["predict"](first_model, rows)
-except Exception as error:
-    verdict_is(
-        f"impossible: {type(error).__name__} in its code or its model "
-        f"(libraries: {libraries or 'the same'})"
-    )
-    raise
+
+
+def history(run):
+    """Return all steps and values of a run's metrics, by name."""
+    return {
+        name: [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
+
+
+first_metrics = history(original)
 
 # %%
 #
-# Train again, compare
-# --------------------
-# The run's own code, with the run's own params, on the run's own rows. Everything must be equal,
-# not nearly equal: the number of rows, each metric at each step as the store keeps it, and what
-# the two models answer for every row of the snapshot.
-import json
+# Its model
+# ---------
+# Here the logged code starts to run. We load the model that the run has made and keep what it
+# predicts for every row.
+with reproduction.impossible_if_it_fails("in its code or its model", libraries, write_verdict):
+    code = {}
+    exec(compile(training_code, "training.py", "exec"), code)
+    flavors = mlflow.models.get_model_info(model_uri).flavors
+    if "spark" in flavors:
+        spark_tmp = str(workarea.path("spark-tmp"))
+        first_model = mlflow.spark.load_model(model_uri, dfs_tmpdir=spark_tmp)
+    elif "xgboost" in flavors:
+        first_model = mlflow.xgboost.load_model(model_uri)
+    else:
+        first_model = mlflow.sklearn.load_model(model_uri)
+    first_predictions = code["predict"](first_model, rows)
+first = reproduction.Training(reproduction.counted(original), first_metrics, first_predictions)
+print(f"{len(first_predictions)} predictions of the first model")
 
-import numpy as np
-import pandas as pd
-
+# %%
+#
+# Train again
+# -----------
+# The run's own code, with the run's own params, on the run's own rows.
 store.use_store(EXPERIMENT)
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
-
-
-def history(run, metric):
-    """Return step and value of a metric, in order; as text, in which a NaN equals a NaN."""
-    return sorted(repr((one.step, one.value)) for one in client.get_metric_history(run, metric))
-
-
-with mlflow.start_run(run_name=f"again: {original.info.run_name}") as again:
+with mlflow.start_run(run_name=f"again: {store.name(original)}") as again:
     snapshot = snapshots.by_id(rows.sparkSession, source.table, source.snapshot_id)
     mlflow.set_tags(snapshot.tags | {"row_count": row_count, "reproduction_of": run_id})
-    dataset = mlflow.data.from_iceberg(rows, snapshot)
-    try:
-        mlflow.log_input(dataset, context="training")
-    except Exception as error:
-        print(f"No dataset: this store refused it ({type(error).__name__}); see the tags")
+    with store.may_refuse("a dataset", instead="the tags"):
+        mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
     mlflow.log_params(original.data.params)
-    try:
+    with reproduction.impossible_if_it_fails(
+        "when it was trained again", libraries, lambda verdict: write_verdict(verdict, again)
+    ):
         model, metrics = code["fit_and_score"](rows, original.data.params)
-        answers = code["predict"](model, rows)
-    except Exception as error:
-        reason = f"{type(error).__name__} when it was trained again"
-        verdict_is(
-            f"impossible: {reason} (libraries: {libraries or 'the same'})", again.info.run_id
-        )
-        raise
+        predictions = code["predict"](model, rows)
     for name, value in metrics.items():
         for step, one in enumerate(value, start=1) if isinstance(value, list) else [(0, value)]:
             mlflow.log_metric(name, one, step=step)
-    counted = tags.get("row_count")
-    if counted is None and datasets:
-        counted = str(json.loads(datasets[0].dataset.profile)["num_rows"])
-    table = [("rows", str(counted), str(row_count), counted == str(row_count))]
-    now = mlflow.get_run(again.info.run_id).data.metrics
-    for name in sorted({*original.data.metrics, *now}):
-        equal = history(run_id, name) == history(again.info.run_id, name)
-        table.append((name, str(original.data.metrics.get(name)), str(now.get(name)), equal))
-    same, asked = int(np.sum(first_answers == answers)), str(len(first_answers))
-    equal = np.array_equal(first_answers, answers)
-    table.append(("predictions", asked, f"{same} equal", equal))
-    comparison = pd.DataFrame(table, columns=["what", "first", "again", "equal"])
-    mlflow.log_table(comparison.astype({"equal": str}), "comparison.json")
+
+# %%
+#
+# Compare, to the last bit
+# ------------------------
+# Everything must be equal, not nearly equal: the number of rows, each metric at each step as the
+# store keeps it, and what the two models predict for every row of the snapshot.
+second_metrics = history(mlflow.get_run(again.info.run_id))
+second = reproduction.Training(row_count, second_metrics, predictions)
+comparison = reproduction.compare(first, second)
 print(comparison.to_string(index=False))
+mlflow.log_table(comparison.astype(str), "comparison.json", run_id=again.info.run_id)
 
 # %%
 #
 # The verdict
 # -----------
-# "Identical" is said only when nothing differs, libraries included. It goes into the tags of both
-# runs, so that it outlives this page.
-different = ", ".join(comparison.loc[~comparison["equal"].astype(bool), "what"])
-if different:
-    verdict = f"different: {different} (libraries: {libraries or 'the same'})"
-elif libraries:
-    verdict = f"equal numbers, but other libraries: {libraries}"
-else:
-    verdict = "identical"
-verdict_is(verdict, again.info.run_id)
+# The verdict is "identical" only if nothing differs, libraries included. It goes into the tags of
+# both runs, so that it outlives this page.
+verdict = reproduction.verdict_of(comparison, libraries)
+write_verdict(verdict, again)
 rows.sparkSession.stop()
-if different:
-    raise errors.LessonError(
-        f"Run {run_id} could not be repeated: {verdict}.",
-        "equal rows, metrics and predictions",
-        +(
-            f"To install the model's libraries, run:  pip install {' '.join(pins)}"
-            if pins
-            else f"To see what differs, open comparison.json: {store.how_to_open_ui()}"
-        ),
-    )
+table_page = store.how_to_open_ui(store.run_page(again, "artifacts/comparison.json"))
+if verdict.startswith("different"):
+    raise reproduction.not_repeated(verdict, libraries, f"To see what differs, open:  {table_page}")
 print(
-    f"Done: {verdict}: {row_count} rows, {len(comparison) - 2} metrics, {asked} predictions "
-    f"(run {again.info.run_id})\n"
-    f"Look at: Experiments > {EXPERIMENT}, the tag reproduction_verdict and comparison.json.\n"
-    f"Open the UI: {store.how_to_open_ui()}"
+    f"Done: {verdict}: {row_count} rows, {len(comparison) - 2} metrics, "
+    f"{len(predictions)} predictions (run {again.info.run_id})\n"
+    f"Look at: Experiments > {EXPERIMENT}, comparison.json and the tag reproduction_verdict.\n"
+    f"Open the UI: {table_page}"
 )

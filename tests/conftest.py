@@ -10,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -212,10 +214,6 @@ RUN_WARM = """if True:
             mlflow.set_tracking_uri(None)
             mlflow.set_registry_uri(None)
             mlflow.tracking.fluent._active_experiment_id = None
-        if "pyspark" in sys.modules:
-            from pyspark import SparkContext
-            if SparkContext._active_spark_context is not None:
-                SparkContext._active_spark_context.stop()
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(cwd)
@@ -225,6 +223,10 @@ RUN_WARM = """if True:
         except BaseException:
             traceback.print_exc()
             print("FAILED", file=sys.stderr)
+        if "pyspark" in sys.modules:  # as at the end of a process: another one may want it
+            from pyspark import SparkContext
+            if SparkContext._active_spark_context is not None:
+                SparkContext._active_spark_context.stop()
 """
 
 
@@ -262,12 +264,58 @@ class WarmKernel(Kernel):
         assert done.returncode == 0, f"{script}: {done.stdout[-1000:]}\n{done.stderr[-3000:]}"
         return done.stdout
 
+    def python(self, code: str, work: Path, *arguments: str, **options) -> str:
+        """Do what the function `python` does, but for the current folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            lines = Path(folder, "lines.py")
+            lines.write_text(code, encoding="utf-8")
+            return self.succeed(str(lines), work, *arguments, **options)
+
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmKernel]:
     """A kernel for all tests of one worker, in which lessons follow each other quickly."""
     with WarmKernel() as kernel:
         yield kernel
+
+
+def run_sql(warm: WarmKernel, work: Path, *statements: str) -> None:
+    """Run statements in the Spark of a working area, as somebody who alters a lesson's table."""
+    script = work / "alter.py"
+    lines = ["from cmlflow.spark import start_spark", "spark = start_spark('')"]
+    lines += [f"spark.sql({statement!r})" for statement in statements]
+    script.write_text("\n".join([*lines, "spark.stop()"]), encoding="utf-8")
+    warm.succeed(str(script), work)
+
+
+@pytest.fixture(scope="session")
+def fraud_pass(tmp_path_factory, empty_store, warm) -> SimpleNamespace:
+    """Lessons 00, 14 and 15 on a table that grows: 10,000 rows, 20,000, 100,000.
+
+    Lessons 14 and 15 run once with the learner's own command, which 00 does in its own tests.
+    """
+    work = tmp_path_factory.mktemp("fraud")
+    shutil.copy(empty_store, work / "mlflow.db")
+    printed = {}
+    warm.succeed("00_datagen.py", work)
+    printed["first"] = succeed("14_XGBoost_Iceberg.py", work)
+    warm.succeed("00_datagen.py", work, "--append")
+    printed["second"] = warm.succeed("14_XGBoost_Iceberg.py", work)
+    printed["distributed"] = succeed("15_XGBoost_Distributed.py", work)
+    warm.succeed("00_datagen.py", work, "--append", "--rows", "80000")
+    printed["tenfold"] = warm.succeed("14_XGBoost_Iceberg.py", work)
+    runs = runs_in(work, "xgboost-fraud")
+    by_name = {run.info.run_name: run for run in runs}
+    return SimpleNamespace(
+        work=work,
+        printed=printed,
+        runs=runs,
+        first=by_name["one-machine, 10000 rows"],
+        second=by_name["one-machine, 20000 rows"],
+        tenfold=by_name["one-machine, 100000 rows"],
+        distributed=by_name["distributed, 20000 rows"],
+        table=table_in(work, "transactions"),
+    )
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -11,6 +11,7 @@ from conftest import (
     CellFailed,
     Kernel,
     run_script,
+    run_sql,
     start_script,
     stop_in_the_middle,
     succeed,
@@ -18,7 +19,7 @@ from conftest import (
     wait_until,
 )
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -31,17 +32,17 @@ TABLE = "transactions"
 ROWS = 10_000
 
 
-def rows_of(work, snapshot_id=None):
-    scan = table_in(work, TABLE).scan(snapshot_id=snapshot_id)
+def rows_of(work, snapshot_id=None, name=TABLE):
+    scan = table_in(work, name).scan(snapshot_id=snapshot_id)
     return scan.to_pandas().sort_values("transaction_id", ignore_index=True)
 
 
 @pytest.fixture(scope="module")
-def area(module_work):
+def area(module_work, warm):
     """Written on all cores, written again on one core, then a batch appended."""
-    succeed(SCRIPT, module_work)
-    succeed(SCRIPT, module_work, prefix=("taskset", "-c", "0"))
-    succeed(SCRIPT, module_work, "--append", "--rows", "1000")
+    warm.succeed(SCRIPT, module_work)
+    succeed(SCRIPT, module_work, prefix=("taskset", "-c", "0"))  # the learner's own command
+    warm.succeed(SCRIPT, module_work, "--append", "--rows", "1000")
     return module_work
 
 
@@ -109,10 +110,8 @@ class TestTable:
         assert set(first["fraud_label"]) == {0, 1}
         assert 0.05 < first["fraud_label"].mean() < 0.10
 
-    def test_the_label_is_learnable_as_well_as_the_docstring_says_and_no_better(
-        self, first, features
-    ):
-        """0.88 is the score of the true probability; 2,500 rows leave it a band of about 0.03."""
+    def test_the_label_is_learnable_from_the_columns(self, first, features):
+        """How well, at best, is tested on a hundred thousand rows beside lesson 14."""
         half = ROWS // 2
         inputs = features.assign(
             log_amount=np.log(features["amount_usd"]),
@@ -125,23 +124,22 @@ class TestTable:
         model.fit(inputs[:half], label[:half])
         score = model.predict_proba(inputs[half:])[:, 1]
         assert roc_auc_score(label[half:], score) == pytest.approx(0.88, abs=0.03)
-        assert average_precision_score(label[half:], score) == pytest.approx(0.44, abs=0.08)
 
     def test_no_column_leaks_the_label(self, first, features):
         for name in features:
             alone = roc_auc_score(first["fraud_label"], features[name])
             assert 0.2 < alone < 0.8, name  # all together reach 0.88
 
-    def test_it_prints_what_the_table_holds(self, area):
-        printed = succeed(SCRIPT, area, "--append", "--rows", "1")
+    def test_it_prints_what_the_table_holds(self, area, warm):
+        printed = warm.succeed(SCRIPT, area, "--append", "--rows", "1")
         now = rows_of(area)
         assert f"Done: {len(now)} rows in spark_catalog.default.transactions" in printed
         assert f"{now['fraud_label'].mean():.1%} fraud" in printed
 
 
 @pytest.mark.spark
-def test_an_interrupt_or_a_kill_in_the_middle_leaves_the_table_as_it_was(tmp_path):
-    succeed(SCRIPT, tmp_path, "--rows", "100")
+def test_an_interrupt_or_a_kill_in_the_middle_leaves_the_table_as_it_was(tmp_path, warm):
+    warm.succeed(SCRIPT, tmp_path, "--rows", "100")
     stored = rows_of(tmp_path)
     data = tmp_path / "spark-warehouse" / "default" / TABLE / "data"
     for sign in (signal.SIGINT, signal.SIGKILL):
@@ -151,7 +149,7 @@ def test_an_interrupt_or_a_kill_in_the_middle_leaves_the_table_as_it_was(tmp_pat
         wait_until(lambda files=files: set(data.iterdir()) != files, "a first file with new rows")
         assert stop_in_the_middle(process, sign).returncode != 0
         pd.testing.assert_frame_equal(rows_of(tmp_path), stored)
-    succeed(SCRIPT, tmp_path, "--rows", "200")
+    warm.succeed(SCRIPT, tmp_path, "--rows", "200")
     assert len(rows_of(tmp_path)) == 200
 
 
@@ -168,39 +166,46 @@ def in_a_lake(work):
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory):
-    """One session appends to an emptied table, then to one that others append to meanwhile."""
+    """A table of another name, altered while the lesson runs: emptied, appended to, taken over."""
     work = tmp_path_factory.mktemp("lake")
-    extra = in_a_lake(work)
-    succeed(SCRIPT, work, "--rows", "20", **extra)
-    cells = (CODE / SCRIPT).read_text(encoding="utf-8").split("\n# %%\n")
-    look, write = (
+    text = (CODE / SCRIPT).read_text(encoding="utf-8")
+    cells = text.replace("default.transactions", "default.anna").split("\n# %%\n")
+    look, write, count = (
         next(number for number, cell in enumerate(cells) if text in cell)
-        for text in ("last_id, last_second", ".append()")
+        for text in ("last_id, last_second", ".append()", "found > args.rows")
     )
     seen = SimpleNamespace(work=work)
-    with Kernel(work, **extra) as kernel:
-        kernel.run_cell("import sys; sys.argv += ['--append', '--rows', '10']")
+    with Kernel(work, **in_a_lake(work)) as kernel:
+        kernel.run_cell("import sys; argv = sys.argv; sys.argv = [*argv, '--rows', '20']")
+        for cell in cells[:count]:
+            kernel.run_cell(cell)
+        kernel.run_cell("sys.argv = [*argv, '--append', '--rows', '10']")
         for cell in cells[:look]:
             kernel.run_cell(cell)
         kernel.run_cell("spark.sql(f'DELETE FROM {TABLE}')")
         seen.first_batch = kernel.run_cell(cells[look]) + kernel.run_cell(cells[write])
-        seen.after_first_batch = rows_of(work)
+        seen.after_first_batch = rows_of(work, name="anna")
+        seen.plan = kernel.run_cell("batch.explain(True)")
 
-        kernel.run_cell(cells[look])  # the last id is 9, and the next session finds the same
-        succeed(SCRIPT, work, "--append", "--rows", "7", **extra)
+        kernel.run_cell(cells[look])  # the last id is 9, and another session finds the same
+        kernel.run_cell("with_label(features(10, FIRST_DAY, 7, 1), 1).writeTo(TABLE).append()")
+        kernel.run_cell(cells[write])
         with pytest.raises(CellFailed) as failed:
-            kernel.run_cell(cells[write])
-        seen.error = re.search(r"RuntimeError\S*: ((?:.+\n){2}.+)", str(failed.value))[1]
-        seen.doubled = rows_of(work)
-        seen.snapshots = [snapshot.snapshot_id for snapshot in table_in(work, TABLE).snapshots()]
+            kernel.run_cell(cells[count])
+        seen.error = re.search(r"LessonError\S*: ((?:.+\n){2}.+)", str(failed.value))[1]
+        seen.doubled = rows_of(work, name="anna")
+        seen.snapshots = [snapshot.snapshot_id for snapshot in table_in(work, "anna").snapshots()]
         kernel.run_cell(f"spark.sql({seen.error.rpartition('run in Spark:  ')[2]!r})")
-        seen.undone = rows_of(work)
+        seen.undone = rows_of(work, name="anna")
 
         kernel.run_cell("spark.sql(f\"ALTER TABLE {TABLE} SET TBLPROPERTIES ('made_by' = 'me')\")")
-        with pytest.raises(CellFailed) as failed:
-            kernel.run_cell(cells[look])
-        seen.refused_append = str(failed.value)
-    seen.refused = run_script(SCRIPT, work, "--rows", "5", **extra)
+        seen.refused = []
+        for arguments in ("[*argv, '--append']", "argv"):
+            kernel.run_cell(f"sys.argv = {arguments}")
+            kernel.run_cell(cells[1])
+            with pytest.raises(CellFailed) as failed:
+                kernel.run_cell(cells[look])
+            seen.refused.append(str(failed.value))
     return seen
 
 
@@ -214,45 +219,95 @@ class TestInALakeWithOthers:
     def test_two_sessions_that_append_at_once_are_told_apart_by_their_ids(self, lake):
         assert len(lake.doubled) == 27 and lake.doubled["transaction_id"].nunique() == 20
         assert lake.error.splitlines() == [
-            "17 rows of spark_catalog.default.transactions have the 10 ids from 10: "
+            "17 rows of spark_catalog.default.anna have the 10 ids from 10: "
             "another session appended at the same time.",
             "Expected: every id once.",
             "To undo the last append, run in Spark:  CALL spark_catalog.system."
-            f"rollback_to_snapshot('default.transactions', {lake.snapshots[-2]})",
+            f"rollback_to_snapshot('default.anna', {lake.snapshots[-2]})",
         ]
 
     def test_the_command_it_names_undoes_its_append_and_no_other(self, lake):
         assert lake.undone["transaction_id"].tolist() == list(range(17))
 
     def test_a_table_that_no_lesson_made_is_left_alone(self, lake):
-        assert lake.refused.returncode != 0
-        for error in (lake.refused.stderr, lake.refused_append):
+        assert len(lake.refused) == 2
+        for error in lake.refused:
             assert "TableTaken" in error
-            assert "spark_catalog.default.transactions is there already" in error
-        pd.testing.assert_frame_equal(rows_of(lake.work), lake.undone)
+            assert "spark_catalog.default.anna is there already" in error
+        pd.testing.assert_frame_equal(rows_of(lake.work, name="anna"), lake.undone)
+
+    def test_an_edited_table_leaves_that_of_the_lesson_alone(self, lake):
+        assert [path.name for path in (lake.work / "spark-warehouse/default").iterdir()] == ["anna"]
+
+    def test_rows_are_generated_where_they_are_written_and_never_gathered(self, lake):
+        """What would hold or move all rows is an exchange, a sort, or a table of the driver's."""
+        physical = lake.plan.partition("== Physical Plan ==")[2]
+        assert "Range (0, 10" in physical
+        for gathered in ("Exchange", "Sort", "LocalTableScan", "Window", "ExistingRDD"):
+            assert gathered not in physical
 
 
 def test_without_spark_it_says_so_in_one_line_and_ends_well(tmp_path):
     printed = succeed(SCRIPT, tmp_path, PYTHONPATH=str(STANDINS / "no_pyspark"))
     (line,) = printed.splitlines()
-    assert line.startswith("Done: skipped spark_catalog.default.transactions")
+    assert line.startswith("Skipped: spark_catalog.default.transactions")
     assert "pyspark is not installed" in line
 
 
-@pytest.mark.parametrize("rows", ["0", "-5", "many"])
-def test_a_bad_number_of_rows_is_refused(tmp_path, rows):
-    done = run_script(SCRIPT, tmp_path, "--rows", rows)
+@pytest.mark.parametrize(
+    "option, value, wanted",
+    [
+        ("--rows", "0", "from 1 to 1000000000"),
+        ("--rows", "-5", "from 1 to 1000000000"),
+        ("--rows", "many", "from 1 to 1000000000"),
+        ("--rows", "1" + 25 * "0", "from 1 to 1000000000"),
+        ("--seed", "1" + 30 * "0", "from 0 to 1000000000"),
+        ("--seed", "1.5", "from 0 to 1000000000"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(tmp_path, warm, option, value, wanted):
+    done = warm.run_script(SCRIPT, tmp_path, option, value)
     assert done.returncode != 0
-    assert f"--rows: {rows} is not a whole number 1 or more." in done.stderr
+    assert f"{option}: {value} is not a whole number {wanted}." in done.stderr
     assert not (tmp_path / "spark-warehouse").exists()
 
 
 @pytest.mark.spark
-def test_append_without_a_table_names_what_to_run_first(tmp_path):
-    done = run_script(SCRIPT, tmp_path, "--append")
+def test_append_without_a_table_names_what_to_run_first(tmp_path, warm):
+    done = warm.run_script(SCRIPT, tmp_path, "--append")
     assert done.returncode != 0
     assert "Run this first:  python code/00_datagen.py" in done.stderr
     assert not (tmp_path / "spark-warehouse" / "default").exists()
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    "statement, found",
+    [
+        (
+            "ALTER TABLE {table} DROP COLUMN amount_usd",
+            "Only in the table: nothing; only in the batch: amount_usd double.",
+        ),
+        (
+            "ALTER TABLE {table} ADD COLUMN merchant string",
+            "Only in the table: merchant string; only in the batch: nothing.",
+        ),
+        (
+            "UPDATE {table} SET transaction_id = 9223372036854775800 WHERE transaction_id = 3",
+            "is 9223372036854775800: a new batch would exceed 64 bits.",
+        ),
+    ],
+    ids=["dropped", "added", "last id"],
+)
+def test_a_batch_that_does_not_fit_the_table_is_refused(tmp_path, warm, statement, found):
+    warm.succeed(SCRIPT, tmp_path, "--rows", "10")
+    run_sql(warm, tmp_path, statement.format(table=f"spark_catalog.default.{TABLE}"))
+    before = rows_of(tmp_path)
+    done = warm.run_script(SCRIPT, tmp_path, "--append")
+    assert done.returncode != 0
+    assert found in done.stderr
+    assert "To write the table anew, run:  python code/00_datagen.py" in done.stderr
+    pd.testing.assert_frame_equal(rows_of(tmp_path), before)
 
 
 @pytest.mark.spark
@@ -264,7 +319,7 @@ class TestInCml:
             SCRIPT,
             work,
             "--rows",
-            "10",
+            "1000",
             CDSW_PROJECT_ID="abcd-efgh-ijkl-mnop",
             PYTHONPATH=str(STANDINS),
             LAKE=str(lake),
@@ -272,9 +327,14 @@ class TestInCml:
         )
 
     def test_rows_go_where_the_named_connection_leads(self, tmp_path):
-        done = self.run(tmp_path, tmp_path / "spark-warehouse", CONNECTION_NAME="test-lake")
+        lake = tmp_path / "spark-warehouse"
+        done = self.run(tmp_path, lake, CONNECTION_NAME="test-lake", TZ="America/Los_Angeles")
         assert done.returncode == 0, done.stderr[-2000:]
-        assert len(rows_of(tmp_path)) == 10
+        rows = rows_of(tmp_path)
+        assert len(rows) == 1000
+        # In UTC, as stored, and not in the time zone of the session, eight hours behind.
+        first, last = (f"{time:%Y-%m-%d}" for time in rows["transaction_time"].agg(["min", "max"]))
+        assert done.stdout.endswith(f"{first} to {last}\n")
 
     def test_an_unknown_connection_is_named_beside_those_that_exist(self, tmp_path):
         done = self.run(tmp_path, tmp_path / "lake", CONNECTIONS_CAN_BE_LISTED="yes")

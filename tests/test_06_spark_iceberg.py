@@ -6,15 +6,14 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import (
     CODE,
     STANDINS,
-    CellFailed,
-    Kernel,
     client_of,
     files_of,
-    python,
     run_script,
     runs_in,
     start_script,
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def lesson(module_work):
+def lesson(module_work, warm):
     """A whole pass, one that is interrupted, one that is killed, and a whole pass again."""
     work = module_work
     first_printed = succeed(SCRIPT, work)
@@ -54,7 +53,7 @@ def lesson(module_work):
         runs = runs_in(work, EXPERIMENT)
         stopped.append([run for run in runs if run.info.run_id not in before])
     before = {run.info.run_id for run in runs_in(work, EXPERIMENT)}
-    printed = succeed(SCRIPT, work)
+    printed = warm.succeed(SCRIPT, work)
     newest = [run for run in runs_in(work, EXPERIMENT) if run.info.run_id not in before]
     return SimpleNamespace(
         work=work,
@@ -96,6 +95,7 @@ def test_tags_are_the_facts_of_the_table_itself(lesson, name):
     tags = lesson.second[name].data.tags
     snapshot = snapshot_of(lesson, lesson.second[name])
     assert tags["training_table"] == "spark_catalog.default.training"
+    assert tags["iceberg_catalog"] == (lesson.work / "spark-warehouse").as_uri()
     assert tags["iceberg_parent_id"] == str(snapshot.parent_snapshot_id or "none")
     assert tags["row_count"] == snapshot.summary["total-records"]
     committed = datetime.fromisoformat(tags["iceberg_snapshot_committed_at"])
@@ -173,6 +173,19 @@ def test_it_prints_the_history_of_the_table_newest_first(lesson):
     assert printed == ids[:-11:-1]
 
 
+def test_the_history_is_in_utc_whatever_the_zone_of_the_session(work, warm):
+    lesson = (CODE / SCRIPT).read_text(encoding="utf-8")
+    start = "spark = start_spark(CONNECTION_NAME)\n"
+    assert lesson.count(start) == 1
+    zone = 'spark.conf.set("spark.sql.session.timeZone", "America/Los_Angeles")\n'
+    edited = work / "edited.py"
+    edited.write_text(lesson.replace(start, start + zone), encoding="utf-8")
+    printed = warm.succeed(str(edited), work)
+    for snapshot in table_in(work, "training").snapshots():
+        committed = datetime.fromtimestamp(snapshot.timestamp_ms // 1000, timezone.utc)
+        assert f"|{committed:%Y-%m-%d %H:%M:%S}|{snapshot.snapshot_id}" in printed
+
+
 def test_each_run_has_its_snapshot_as_a_dataset(lesson):
     for run in lesson.second.values():
         (used,) = run.inputs.dataset_inputs
@@ -193,31 +206,41 @@ def test_the_snapshot_finds_the_models_that_were_trained_on_it(lesson):
     ]
 
 
-def test_a_word_that_the_model_has_never_seen_weighs_nothing(lesson):
-    """What the text says of the first of the four: it counts as `spark` alone."""
-    run = lesson.second["experiment-3"]
-    code = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/training.py")
-    script = (
-        "import sys, mlflow\n"
-        "from cmlflow import workarea\n"
-        "from cmlflow.spark import start_spark\n"
-        "spark = start_spark('any')\n"
-        "store.use_store()\n"
-        "model = mlflow.spark.load_model(sys.argv[1], dfs_tmpdir=str(workarea.path('spark-tmp')))\n"
-        "exec(sys.argv[2])\n"
-        "texts = [(0, 'spark i j k'), (1, 'spark'), (2, 'spark hadoop spark')]\n"
-        "print(*predict(model, spark.createDataFrame(texts, 'id LONG, text STRING')))\n"
-        "weights = model.stages[-1].coefficients.toArray()\n"
-        "print(weights.max(), model.stages[-1].intercept)\n"
+def stored_weights(lesson, run):
+    """The intercept and the weights in the files of a model."""
+    (path,) = [
+        path
+        for path in files_of(lesson.work, run, "model")
+        if "LogisticRegression" in path and "/data/part-" in path
+    ]
+    file = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/{path}")
+    (stored,) = pd.read_parquet(file).to_dict("records")
+    return stored["interceptVector"]["values"][0], stored["coefficientMatrix"]["values"]
+
+
+def test_the_printed_weights_explain_the_predictions(lesson):
+    """They are those of the stored model, and their sums have the signs of the four answers."""
+    intercept, weights = stored_weights(lesson, lesson.second["experiment-3"])
+    found = re.search(
+        r"^intercept (\S+), weights {'spark': '(\S+)', 'hadoop': '(\S+)'}$", lesson.printed, re.M
     )
-    uri = f"runs:/{run.info.run_id}/model"
-    printed = python(script, lesson.work, uri, code)
-    first, alone, twice, weight, start = map(float, printed.split())
-    assert first == alone < 0.5 < twice
-    assert (round(weight, 1), round(start, 1)) == (2.8, -3.2)
+    start, spark, hadoop = map(float, found.groups())
+    assert (start, spark) == (round(intercept, 1), round(max(weights), 1)) == (-3.2, 2.8)
+    assert hadoop in np.round(weights, 1)
+    sums = [start + spark, start, start + 2 * spark + hadoop, start + hadoop]
+    assert [int(total > 0) for total in sums] == [0, 0, 1, 0]
 
 
-def test_a_store_that_refuses_datasets_is_told_in_one_line_and_the_tags_carry_the_facts(work):
+def test_no_two_words_of_the_lesson_share_a_place_among_the_features(lesson):
+    """Else they would have one weight together: all 21 have their own, and none is zero."""
+    run = lesson.second["experiment-2"]
+    _, weights = stored_weights(lesson, run)
+    texts = lesson.table.scan(snapshot_id=int(run.data.tags["iceberg_snapshot_id"])).to_pandas()
+    words = set(" ".join(texts["text"]).split())
+    assert len(words) == 21 == np.count_nonzero(weights)
+
+
+def test_a_store_that_refuses_datasets_is_told_in_one_line_and_the_tags_carry_the_facts(work, warm):
     """As a managed store may: here the database itself refuses each input."""
     with sqlite3.connect(work / "mlflow.db") as store:
         store.execute(
@@ -225,7 +248,7 @@ def test_a_store_that_refuses_datasets_is_told_in_one_line_and_the_tags_carry_th
             "BEGIN SELECT RAISE(ABORT, 'this store has no inputs'); END"
         )
     store.close()
-    printed = succeed(SCRIPT, work)
+    printed = warm.succeed(SCRIPT, work)
     assert printed.count("No dataset: this store refused it") == 3
     for run in runs_in(work, EXPERIMENT):
         assert run.inputs.dataset_inputs == []
@@ -237,30 +260,56 @@ def test_a_store_that_refuses_datasets_is_told_in_one_line_and_the_tags_carry_th
         assert line in printed
 
 
-def test_a_table_that_is_somebody_elses_is_not_replaced(work):
-    script = (
+def test_a_table_that_is_somebody_elses_is_not_replaced(work, warm):
+    """Nor is it touched after the reader has edited TABLE, as the lesson tells them."""
+    warm.python(
         "from cmlflow.spark import start_spark\n"
         "spark = start_spark('any')\n"
-        "spark.range(3).writeTo('spark_catalog.default.training').using('iceberg').create()\n"
+        "spark.range(3).writeTo('spark_catalog.default.training').using('iceberg').create()\n",
+        work,
     )
-    python(script, work)
-    done = run_script(SCRIPT, work)
+    before = table_in(work, "training").metadata
+    done = warm.run_script(SCRIPT, work)
     assert done.returncode != 0
     assert "TableTaken" in done.stderr
-    assert len(table_in(work, "training").scan().to_arrow()) == 3
     assert runs_in(work, EXPERIMENT) == []
-
-
-def test_a_write_by_somebody_else_in_between_is_noticed(work):
-    """The lesson, with one more append between its own two writes."""
     lesson = (CODE / SCRIPT).read_text(encoding="utf-8")
-    ours = "spark.createDataFrame(new_rows, COLUMNS).writeTo(TABLE).append()\n"
+    assert lesson.count("spark_catalog.default.training") == 2  # the docstring, and TABLE
+    edited = work / "edited.py"
+    edited.write_text(lesson.replace("default.training", "mine.texts"), encoding="utf-8")
+    printed = warm.succeed(str(edited), work)
+    assert table_in(work, "training").metadata == before
+    own = [str(one.snapshot_id) for one in table_in(work, "../mine/texts").snapshots()]
+    history = printed.partition("The history of spark_catalog.mine.texts")[2]
+    assert len(own) == 2 and all(snapshot_id in history for snapshot_id in own)
+    assert {run.data.tags["training_table"] for run in runs_in(work, EXPERIMENT)} == {
+        "spark_catalog.mine.texts"
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "runs"),
+    [
+        ("spark.createDataFrame(new_rows, COLUMNS).writeTo(TABLE).append()\n", ["experiment-1"]),
+        ("first_snapshot = snapshots.just_written(spark, TABLE, made_by=LESSON)\n", []),
+    ],
+    ids=["between the lesson's two writes", "after its first"],
+)
+def test_a_write_by_somebody_else_in_between_is_noticed(work, warm, ours, runs):
+    """The lesson, with one more write at this place: by another program, Iceberg's Java library."""
+    lesson = (CODE / SCRIPT).read_text(encoding="utf-8")
     assert lesson.count(ours) == 1
-    between = 'spark.createDataFrame([(9, "theirs", 0.0)], COLUMNS).writeTo(TABLE).append()\n'
-    with Kernel(work) as kernel, pytest.raises(CellFailed, match="Somebody else wrote to"):
-        for cell in lesson.replace(ours, between + ours).split("\n# %%\n"):
-            kernel.run_cell(cell)
-    assert [run.info.run_name for run in runs_in(work, EXPERIMENT)] == ["experiment-1"]
+    theirs = (
+        "iceberg = spark._jvm.org.apache.iceberg\n"
+        "shared = iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, TABLE)\n"
+        "everything = iceberg.expressions.Expressions.alwaysTrue()\n"
+        "shared.newDelete().deleteFromRowFilter(everything).commit()\n"
+    )
+    edited = work / "edited.py"
+    edited.write_text(lesson.replace(ours, theirs + ours), encoding="utf-8")
+    done = warm.run_script(str(edited), work)
+    assert "Somebody else wrote to spark_catalog.default.training: its snapshot" in done.stderr
+    assert [run.info.run_name for run in runs_in(work, EXPERIMENT)] == runs
 
 
 def test_a_rerun_takes_the_first_snapshot_of_its_own_pass(lesson):

@@ -1,9 +1,11 @@
+import shutil
 from math import isclose
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
 import pytest
-from conftest import CODE, CellFailed, Kernel, client_of, files_of, run_script, runs_in, succeed
+from conftest import CODE, CellFailed, Kernel, client_of, files_of, runs_in, succeed
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -52,10 +54,10 @@ def best_first(module_work):
 
 
 @pytest.fixture(scope="module")
-def passes(best_first, module_work, tmp_path_factory):
+def passes(best_first, module_work, warm, tmp_path_factory):
     """What the lesson printed in each of two passes, the second from another folder."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    printed = [succeed(SCRIPT, module_work), succeed(SCRIPT, module_work, cwd=elsewhere)]
+    printed = [succeed(SCRIPT, module_work), warm.succeed(SCRIPT, module_work, cwd=elsewhere)]
     assert [path for path in elsewhere.rglob("*") if path.is_file()] == []
     return printed
 
@@ -121,9 +123,9 @@ def test_the_table_holds_the_finished_runs_with_a_score_best_first(runs, module_
 
 
 def test_the_printed_table_is_the_logged_one(passes, best_first):
-    lines = passes[0].splitlines()
-    assert [line.split()[-1] for line in lines[1:4]] == best_first
-    assert lines[1].split()[:-1] == ["kneighbors", "5", "-", "-", "0.93", "0.932"]
+    lines = passes[0].partition("run_id\n")[2].splitlines()
+    assert [line.split()[-1] for line in lines[:3]] == best_first
+    assert lines[0].split()[:-1] == ["kneighbors", "5", "-", "-", "0.93", "0.932"]
 
 
 def test_a_second_pass_compares_the_same_runs_and_not_its_own(runs, module_work, best_first):
@@ -152,6 +154,13 @@ def test_each_pass_leaves_one_parent_and_a_finished_child_per_combination(runs):
         assert sorted(children) == GRID
         assert {run.info.status for run in (parent, *children.values())} == {"FINISHED"}
     assert len(runs) == 2 * (1 + 1 + len(GRID))  # nothing else is there
+
+
+def test_each_child_is_named_by_its_params(runs):
+    for parent in named(runs, "grid-search"):
+        for (depth, trees), run in children_of(parent, runs).items():
+            assert run.info.run_name == f"depth {depth}, {trees} trees"
+            assert run.data.tags["mlflow.runName"] == run.info.run_name
 
 
 def test_children_have_the_score_of_an_independent_cross_validation(runs, expected):
@@ -208,21 +217,47 @@ def test_no_param_is_longer_than_cml_takes(runs):
     assert max(len(value) for value in values) <= 250
 
 
-@pytest.mark.parametrize("there", ["nothing", "no runs", "unfinished", "deleted"])
-def test_without_a_finished_run_it_names_the_script_to_run_and_writes_nothing(work, there):
+@pytest.mark.parametrize("there", ["nothing", "no runs", "unfinished"])
+def test_without_a_finished_run_it_names_the_script_to_run_and_writes_nothing(warm, work, there):
     client = client_of(work)
     if there != "nothing":
         experiment_id = client.create_experiment(COMPARED)
-        if there != "no runs":
+        if there == "unfinished":
             log_run(client, experiment_id, "kneighbors", {}, 0.9, "RUNNING")
-        if there == "deleted":
-            log_run(client, experiment_id, "kneighbors", {}, 0.9)
-            client.delete_experiment(experiment_id)
-    done = run_script(SCRIPT, work)
+    done = warm.run_script(SCRIPT, work)
     assert done.returncode != 0
     assert f"No finished run of the experiment '{COMPARED}' has the metric" in done.stderr
     assert "Run this first:  python code/10_train_kneighbors.py" in done.stderr
     assert client_of(work).get_experiment_by_name(EXPERIMENT) is None
+
+
+def test_a_deleted_experiment_is_named_and_nothing_is_written(warm, work):
+    client = client_of(work)
+    experiment_id = client.create_experiment(COMPARED)
+    log_run(client, experiment_id, "kneighbors", {}, 0.9)
+    client.delete_experiment(experiment_id)
+    done = warm.run_script(SCRIPT, work)
+    assert done.returncode != 0
+    assert f"The experiment '{COMPARED}' was deleted." in done.stderr
+    assert client_of(work).get_experiment_by_name(EXPERIMENT) is None
+
+
+def test_a_foreign_run_with_a_text_as_param_is_compared_too(warm, work):
+    log_runs(work)
+    client = client_of(work)
+    experiment_id = client.get_experiment_by_name(COMPARED).experiment_id
+    foreign = {"n_neighbors": "as many as there are", "max_depth": "None"}
+    run_id = log_run(client, experiment_id, "foreign", foreign, 0.99)
+    assert "Done: 4 runs compared" in warm.succeed(SCRIPT, work)
+    (comparison,) = named(runs_in(work, EXPERIMENT), "comparison")
+    first = table_of(comparison, work)[0]
+    assert (first["run_id"], first["n_neighbors"]) == (run_id, "as many as there are")
+
+
+def test_help_runs_no_lesson(warm, tmp_path):
+    done = warm.run_script(SCRIPT, tmp_path, "--help")
+    assert done.stdout.startswith(f"usage: {SCRIPT}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def count_runs(work):
@@ -234,31 +269,40 @@ def count_runs(work):
 FIT = "from sklearn.linear_model import LogisticRegression as L; L().fit(X_train, y_train)"
 
 
-def test_in_a_kernel_after_the_training_scripts_it_compares_theirs_and_later_fits_log_nothing(work):
+@pytest.fixture(scope="module")
+def session(tmp_path_factory, empty_store):
+    """A kernel in which the training scripts have run."""
+    work = tmp_path_factory.mktemp("session")
+    shutil.copy(empty_store, work)
     with Kernel(work) as kernel:
         for script in ("10_train_kneighbors.py", "11_train_random_forest.py"):
             kernel.run_lesson(script)
-        printed = kernel.run_lesson(SCRIPT)
-        before = count_runs(work)
-        kernel.run_cell(FIT)
-    assert "Done: 2 runs compared; grid search: test accuracy 0.968" in printed
-    (comparison,) = named(runs_in(work, EXPERIMENT), "comparison")
-    assert [row["runName"] for row in table_of(comparison, work)] == ["kneighbors", "random-forest"]
-    assert count_runs(work) == before
+        yield SimpleNamespace(kernel=kernel, work=work)
 
 
-def test_after_an_error_in_the_grid_search_later_fits_log_nothing_either(work):
+def test_after_an_error_in_the_grid_search_later_fits_log_nothing(session):
     """A run that is still open makes `start_run` fail, with autolog already on."""
-    log_runs(work)
     cells = (CODE / SCRIPT).read_text(encoding="utf-8").split("\n# %%\n")
     (at,) = [number for number, cell in enumerate(cells) if "autolog(" in cell]
-    with Kernel(work) as kernel:
-        for cell in cells[:at]:
-            kernel.run_cell(cell)
-        kernel.run_cell("opened = mlflow.start_run(run_name='left-open')")
-        with pytest.raises(CellFailed, match="already active"):
-            kernel.run_cell(cells[at])
-        kernel.run_cell("mlflow.end_run()")
-        before = count_runs(work)
-        kernel.run_cell(FIT)
-    assert count_runs(work) == before
+    for cell in cells[:at]:
+        session.kernel.run_cell(cell)
+    session.kernel.run_cell("opened = mlflow.start_run(run_name='left-open')")
+    with pytest.raises(CellFailed, match="already active"):
+        session.kernel.run_cell(cells[at])
+    session.kernel.run_cell("mlflow.end_run()")
+    before = count_runs(session.work)
+    session.kernel.run_cell(FIT)
+    assert count_runs(session.work) == before
+
+
+def test_in_a_kernel_it_compares_the_runs_of_the_training_scripts_and_later_fits_log_nothing(
+    session,
+):
+    printed = session.kernel.run_lesson(SCRIPT)
+    before = count_runs(session.work)
+    session.kernel.run_cell(FIT)
+    assert "Done: 2 runs compared; grid search: test accuracy 0.968" in printed
+    comparison = named(runs_in(session.work, EXPERIMENT), "comparison")[0]
+    compared = [row["runName"] for row in table_of(comparison, session.work)]
+    assert compared == ["kneighbors", "random-forest"]
+    assert count_runs(session.work) == before

@@ -92,13 +92,9 @@ def jar_of_the_data_connection():
     return jar
 
 
-def with_spark(work, switches):
-    """What leads a lesson to the data connection, whose tables lie in the working area.
-
-    Suspected: it hands out once more the session that the lesson before has stopped.
-    """
+def with_spark(work):
+    """What leads a lesson to the data connection, whose tables lie in the working area."""
     return {
-        "SESSION_IS_KEPT": "once" if switches else "",
         "CONNECTION_NAME": "test-lake",
         "ICEBERG_JAR": str(jar_of_the_data_connection()),
         "LAKE": str(work / "lake"),
@@ -166,7 +162,7 @@ def cml(request, tmp_path_factory):
     """All lessons: what each printed when it ran for the last time, and the memory it took."""
     work, way = tmp_path_factory.mktemp("cml"), request.param
     run = all_in_one_kernel if "kernel" in way else each_in_its_own_process
-    extra = in_cml(work, *WAYS[way]) | with_spark(work, WAYS[way])
+    extra = in_cml(work, *WAYS[way]) | with_spark(work)
     printed, peaks = run(LESSONS, work, extra)
     return SimpleNamespace(work=work, switches=WAYS[way], printed=printed, peaks=peaks, way=way)
 
@@ -308,12 +304,8 @@ class TestAllLessons:
             assert [run.info.status for run in runs] == ["FINISHED"] * count, experiment
             for run in runs:
                 assert run.info.artifact_uri.startswith((cml.work / "cml-artifacts").as_uri())
-        assert {path.name for path in cml.work.iterdir()} <= {
-            CML_STORE,
-            "cml-artifacts",
-            "lake",
-            "data",
-        }
+        known = {CML_STORE, "cml-artifacts", "lake", "data"}
+        assert {path.name for path in cml.work.iterdir()} - known == set()
 
     def test_01_tells_the_state_of_its_runs_as_mlflow_does(self, cml):
         printed = cml.printed["01_Active_Experiment.py"]

@@ -11,8 +11,9 @@ from cmlflow import errors, options
 pytestmark = pytest.mark.once
 
 
-def make_parser(exit_on_error=False):
-    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=exit_on_error)
+@pytest.fixture
+def parser():
+    parser = options.parser()
     parser.add_argument("--folds", type=int, default=3, help="number of parts")
     parser.add_argument("--penalty", type=options.whole_number(1, 9), default=2, help="1 to 9")
     parser.add_argument("--kind", choices=["a", "b"], default="a", help="a or b")
@@ -26,11 +27,6 @@ def no_variables(monkeypatch):
     """The environment of the tests may choose options: not here."""
     for name in [name for name in os.environ if name.startswith("CMLFLOW_")]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def parser():
-    return make_parser()
 
 
 @pytest.mark.parametrize(
@@ -47,12 +43,32 @@ def test_what_a_kernel_or_a_job_adds_is_passed_over(parser, monkeypatch, added):
     assert parser.parse_args().folds == 5
 
 
-def test_a_misspelt_option_is_an_error_that_lists_the_options(parser, monkeypatch):
+def test_a_misspelt_option_is_an_error_that_names_the_nearest_one(parser, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lesson.py", "--fold", "5"])
-    with pytest.raises(errors.BadInput, match=r"Unknown option --fold\.") as caught:
+    with pytest.raises(errors.BadInput) as caught:
         parser.parse_args()
-    assert "--folds" in str(caught.value)
-    assert "python lesson.py --help" in str(caught.value)
+    assert str(caught.value) == (
+        "Unknown option --fold. Did you mean --folds?\n"
+        "Expected: --help, --folds, --penalty, --kind, --batch-file, --append.\n"
+        "To see what each one does, run:  python lesson.py --help"
+    )
+
+
+@pytest.mark.parametrize("words", [["--alpha=" + "9" * 5000], ["x" * 5000]])
+def test_of_an_endless_word_only_its_beginning_is_shown(parser, monkeypatch, words):
+    parser.add_argument("--alpha", type=options.number(0, 1))
+    monkeypatch.setattr(sys, "argv", ["lesson.py", *words])
+    with pytest.raises(errors.BadInput) as caught:
+        parser.parse_args()
+    assert len(str(caught.value)) < 400
+
+
+def test_a_lesson_without_options_takes_no_word_in_a_terminal_and_any_in_a_kernel(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "--seed", "5"])
+    with pytest.raises(errors.BadInput, match=r"Unknown option --seed\."):
+        options.parser().parse_args()
+    monkeypatch.setattr(sys, "argv", ["kernel", "-f", "/run/kernel.json", "--seed", "5"])
+    assert vars(options.parser().parse_args()) == {}
 
 
 def test_a_stray_word_is_an_error_because_an_option_was_forgotten(parser, monkeypatch):
@@ -61,7 +77,6 @@ def test_a_stray_word_is_an_error_because_an_option_was_forgotten(parser, monkey
         parser.parse_args()
 
 
-@pytest.mark.parametrize("exit_on_error", [False, True])
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -72,11 +87,11 @@ def test_a_stray_word_is_an_error_because_an_option_was_forgotten(parser, monkey
     ],
 )
 def test_a_bad_value_is_an_error_of_three_lines_that_a_kernel_survives(
-    monkeypatch, exit_on_error, words, problem
+    parser, monkeypatch, words, problem
 ):
     monkeypatch.setattr(sys, "argv", ["lesson.py", *words])
     with pytest.raises(errors.BadInput) as caught:
-        options.parse(make_parser(exit_on_error))
+        parser.parse_args()
     first, second, third = str(caught.value).splitlines()
     assert problem in first
     assert second.startswith("Expected: ")
@@ -140,11 +155,13 @@ def test_the_command_line_wins_whatever_the_variable_says(parser, monkeypatch, t
         ("CMLFLOW_APPEND", "yes", "for --append: yes is not 1, true, 0 or false."),
     ],
 )
-def test_a_bad_value_in_a_variable_is_an_error_that_names_it(monkeypatch, name, text, problem):
+def test_a_bad_value_in_a_variable_is_an_error_that_names_it(
+    parser, monkeypatch, name, text, problem
+):
     monkeypatch.setattr(sys, "argv", ["lesson.py"])
     monkeypatch.setenv(name, text)
     with pytest.raises(errors.BadInput) as caught:
-        options.parse(make_parser())
+        parser.parse_args()
     first, second, third = str(caught.value).splitlines()
     assert first.startswith(f"{name}, ") and problem in first
     assert second.startswith("Expected: ")
@@ -165,6 +182,22 @@ def test_no_lesson_has_an_option_whose_variable_is_taken():
         assert not {"--workarea", "--iceberg-jar"} & set(added), path.name
 
 
+def lessons_with_options():
+    return [path.name for path in CODE.glob("[0-9]*.py") if "parse_args()" in path.read_text()]
+
+
+@pytest.mark.parametrize("script", sorted(lessons_with_options()))
+def test_help_shows_the_title_and_the_options_and_runs_nothing(warm, tmp_path, script):
+    text = (CODE / script).read_text(encoding="utf-8")
+    done = warm.run_script(script, tmp_path, "--help")
+    assert done.stdout.startswith(f"usage: {script} [-h]")
+    assert f"\n{text.splitlines()[1]}\n" in done.stdout
+    for option in re.findall(r"""add_argument\(\s*["'](--[\w-]+)""", text):
+        assert re.search(rf"^  {option}\b.* \S", done.stdout, re.MULTILINE)
+    assert done.stderr.splitlines()[-2:] == ["SystemExit: 0", "FAILED"]  # said by the kernel
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("limits", "text", "number"),
     [((1,), "1", 1), ((1,), "1000000", 1000000), ((0, 4), "0", 0), ((-2, 4), "-2", -2)],
@@ -182,22 +215,44 @@ def test_a_number_within_its_limits_is_taken(limits, text, number):
 
 
 @pytest.mark.parametrize(
-    ("limits", "text"),
-    [((0,), "-0.1"), ((0, 1), "1.01"), *(((0,), text) for text in ("nan", "inf", "two", ""))],
+    ("limits", "text", "wanted"),
+    [
+        ((0, 1), "1.01", "from 0 to 1"),
+        ((0, 1000), "-1", "from 0 to 1,000"),
+        ((0.5, 2), "0", "from 0.5 to 2"),
+        *(((0,), text, "0 or more") for text in ("-0.1", "nan", "two", "")),
+        *(((0,), text, "up to 1,000,000,000") for text in ("inf", "1e10")),
+    ],
 )
-def test_any_other_number_is_refused_with_the_value_and_the_limits(limits, text):
+def test_any_other_number_is_refused_with_the_value_and_the_limits(limits, text, wanted):
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         options.number(*limits)(text)
-    wanted = "from 0 to 1" if limits == (0, 1) else "0 or more"
     assert str(caught.value) == f"{text} is not a number {wanted}"
 
 
 @pytest.mark.parametrize(
-    ("limits", "text"),
-    [((1,), "0"), ((1,), "-1"), ((0, 4), "5"), ((1,), "2.5"), ((1,), "nan"), ((1,), "two")],
+    ("limits", "text", "wanted"),
+    [
+        ((0, 4), "5", "from 0 to 4"),
+        ((1, 750), "0", "from 1 to 750"),
+        *(((1,), text, "1 or more") for text in ("0", "-1", "2.5", "nan", "two")),
+        ((1,), "1" + "0" * 30, "up to 1,000,000,000"),
+    ],
 )
-def test_anything_else_is_refused_with_the_value_and_the_limits(limits, text):
+def test_anything_but_a_whole_number_is_refused_with_the_value_and_the_limits(limits, text, wanted):
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         options.whole_number(*limits)(text)
-    wanted = "from 0 to 4" if limits == (0, 4) else "1 or more"
     assert str(caught.value) == f"{text} is not a whole number {wanted}"
+
+
+@pytest.mark.parametrize("largest", [750, options.LARGEST])
+def test_a_number_of_more_digits_than_python_reads_is_called_too_large(largest):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"to {largest:,}$"):
+        options.whole_number(1, largest)("9" * 5000)
+
+
+def test_a_negative_number_is_a_value_not_an_option(monkeypatch):
+    parser = options.parser()
+    parser.add_argument("--shift", type=float)
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "--shift", "-0.5", "-f", "/run/kernel.json"])
+    assert parser.parse_args().shift == -0.5

@@ -1,10 +1,14 @@
-"""A snapshot as an MLflow dataset, and what keeps it: each `python` below is a fresh process."""
+"""A snapshot as an MLflow dataset, and what keeps it."""
 
 import json
 from types import SimpleNamespace
 
+import mlflow.data  # noqa: F401  (first: it imports the package's entry points)
 import pytest
-from conftest import ROOT, python, runs_in, table_in
+from conftest import ROOT, client_of, python, runs_in, table_in
+
+from cmlflow import errors, snapshots
+from cmlflow.snapshots.dataset import IcebergSource
 
 pytestmark = pytest.mark.spark
 TABLE = "spark_catalog.default.parcels"
@@ -30,9 +34,9 @@ def expire():
 
 
 @pytest.fixture(scope="module")
-def area(module_work):
+def area(module_work, warm):
     """Two snapshots, a run on each; then the table is replaced, one is pinned, the rest expires."""
-    python(
+    warm.python(
         WRITE
         + """
 store.use_store("parcels")
@@ -44,6 +48,7 @@ for first, last in ((0, 3), (3, 5)):
     snapshot = snapshots.current(spark, TABLE, made_by="code/x.py")
     with mlflow.start_run(run_name=f"to-{last}"):
         rows = spark.table(TABLE)
+        mlflow.set_tags(snapshot.tags)
         mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
 frame(10, 11).writeTo(TABLE).using("iceberg").createOrReplace()
 """,
@@ -55,15 +60,16 @@ frame(10, 11).writeTo(TABLE).using("iceberg").createOrReplace()
 
 LOAD = """
 import sys
-import mlflow
-from cmlflow import workarea
+import mlflow.data
+from cmlflow import store
 store.use_store()
-run = mlflow.get_run(sys.argv[1])
-source = mlflow.data.get_source(run.inputs.dataset_inputs[0])
-try:
-    print(sorted(row.id for row in source.load().collect()))
-except Exception as error:
-    print(type(error).__name__, error)
+for run_id in sys.argv[1:]:
+    run = mlflow.get_run(run_id)
+    source = mlflow.data.get_source(run.inputs.dataset_inputs[0])
+    try:
+        print(sorted(row.id for row in source.load().collect()))
+    except Exception as error:
+        print(type(error).__name__, error)
 """
 
 
@@ -99,22 +105,22 @@ def test_its_source_names_table_snapshot_and_catalog_and_nothing_else(area):
 
 
 def test_a_fresh_process_finds_exactly_the_rows_although_the_table_has_changed(area):
-    for name, ids in (("to-3", [0, 1, 2]), ("to-5", [0, 1, 2, 3, 4])):
-        assert python(LOAD, area.work, area.runs[name].info.run_id).strip() == str(ids)
+    printed = python(LOAD, area.work, *(area.runs[name].info.run_id for name in ("to-3", "to-5")))
+    assert printed == "[0, 1, 2]\n[0, 1, 2, 3, 4]\n"
 
 
 def test_the_digest_finds_the_runs_of_a_snapshot(area):
-    found = python(
-        "import sys, mlflow\n"
-        "from cmlflow import workarea\n"
-        "store.use_store()\n"
-        "runs = mlflow.search_runs(search_all_experiments=True,"
-        " filter_string=f\"dataset.digest = '{sys.argv[1]}'\")\n"
-        "print(*runs['tags.mlflow.runName'])",
-        area.work,
-        dataset_of(area.runs["to-5"]).digest,
+    client = client_of(area.work)
+    found = client.search_runs(
+        [area.runs["to-5"].info.experiment_id],
+        filter_string=f"dataset.digest = '{dataset_of(area.runs['to-5']).digest}'",
     )
-    assert found.split() == ["to-5"]
+    assert [run.info.run_name for run in found] == ["to-5"]
+
+
+def test_the_tags_lead_to_the_same_snapshot_as_the_dataset(area):
+    for run in area.runs.values():
+        assert IcebergSource.from_tags(run.data.tags).to_json() == dataset_of(run).source
 
 
 def recipe(heading):
@@ -124,41 +130,41 @@ def recipe(heading):
     return section.partition("```python\n")[2].partition("```")[0]
 
 
-def test_the_recipe_from_a_model_to_its_data_works_as_written(area):
+def test_the_recipe_from_a_model_to_its_data_works_as_written(area, warm):
     run = area.runs["to-3"]
     code = recipe("Which data made this model?").replace("<run id>", run.info.run_id)
-    printed = python(code, area.work).splitlines()
+    printed = warm.python(code, area.work).splitlines()
     assert printed == [f"{TABLE} {dataset_of(run).digest}", "3 rows"]
 
 
-def test_the_recipe_from_data_to_its_models_works_as_written(area):
+def test_the_recipe_from_data_to_its_models_works_as_written(area, warm):
     run = area.runs["to-5"]
     code = recipe("Which models saw this data?")
     code = code.replace("<snapshot id>", dataset_of(run).digest)
-    printed = python(code, area.work)
+    printed = warm.python(code, area.work)
     assert run.info.run_id in printed
     assert area.runs["to-3"].info.run_id not in printed
-    nothing = python(recipe("Which models saw this data?"), area.work)  # an id that nobody has
+    nothing = warm.python(recipe("Which models saw this data?"), area.work)  # an id that nobody has
     assert "Empty DataFrame" in nothing
 
 
 @pytest.fixture(scope="module")
-def maintained(area):
+def maintained(area, warm):
     """The newer snapshot is pinned twice; everything that may expire does, twice; then unpinned."""
     pinned, lost = (dataset_of(area.runs[name]).digest for name in ("to-5", "to-3"))
-    printed = python(
+    printed = warm.python(
         WRITE
         + """
 import sys
 pinned, lost = sys.argv[1:]
 said = {"lost": lost}
-said["names"] = [snapshots.pin(spark, TABLE, pinned, "Parcel model", 7) for _ in range(2)]
+said["names"] = [snapshots.pin(spark, TABLE, pinned, "Parcel model", "a-7") for _ in range(2)]
 expire()
 expire()
 said["kept"] = snapshots.known_ids(spark, TABLE)
 for name, call in (
-    ("taken", lambda: snapshots.pin(spark, TABLE, said["kept"][-1], "Parcel model", 7)),
-    ("gone", lambda: snapshots.pin(spark, TABLE, lost, "Parcel model", 8)),
+    ("taken", lambda: snapshots.pin(spark, TABLE, said["kept"][-1], "Parcel model", "a-7")),
+    ("gone", lambda: snapshots.pin(spark, TABLE, lost, "Parcel model", "a-8")),
 ):
     try:
         call()
@@ -173,12 +179,14 @@ print("SAID", json.dumps(said))
         lost,
     )
     said = json.loads(printed.partition("SAID ")[2])
-    loaded = {name: python(LOAD, area.work, run.info.run_id) for name, run in area.runs.items()}
-    unpinned = python(
+    loaded = {
+        name: warm.python(LOAD, area.work, run.info.run_id) for name, run in area.runs.items()
+    }
+    unpinned = warm.python(
         WRITE
         + """
 for _ in range(2):
-    snapshots.unpin(spark, TABLE, "Parcel model", 7)
+    snapshots.unpin(spark, TABLE, "Parcel model", "a-7")
 expire()
 print("SAID", json.dumps(snapshots.known_ids(spark, TABLE)))
 """,
@@ -194,8 +202,8 @@ print("SAID", json.dumps(snapshots.known_ids(spark, TABLE)))
 
 
 def test_a_pinned_snapshot_outlives_maintenance_and_still_loads(maintained):
-    assert maintained.said["names"] == ["Parcel_20_model-v7"] * 2
-    assert ["Parcel_20_model-v7", maintained.pinned] in maintained.said["refs"]
+    assert maintained.said["names"] == ["Parcel_20_model_run_a-7"] * 2
+    assert ["Parcel_20_model_run_a-7", maintained.pinned] in maintained.said["refs"]
     assert maintained.pinned in maintained.said["kept"]
     assert maintained.loaded["to-5"].strip() == "[0, 1, 2, 3, 4]"
 
@@ -213,7 +221,7 @@ def test_an_expired_snapshot_is_an_error_that_lists_those_that_exist(maintained)
 def test_a_name_that_keeps_another_snapshot_is_not_moved(maintained):
     assert maintained.said["taken"].startswith("PinTaken: ")
     assert f"keeps snapshot {maintained.pinned}" in maintained.said["taken"]
-    assert "DROP TAG `Parcel_20_model-v7`" in maintained.said["taken"]
+    assert "DROP" not in maintained.said["taken"]  # another model may need these rows
 
 
 def test_after_unpinning_it_may_expire(maintained):
@@ -222,42 +230,65 @@ def test_after_unpinning_it_may_expire(maintained):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("a b", "a_b"), ("a b", "a_20_b"), ("é", "e"), ("x", "X"), ("a`b", "a'b")],
+    [
+        (("a b", "1"), ("a_b", "1")),
+        (("a b", "1"), ("a_20_b", "1")),
+        (("é", "1"), ("e", "1")),
+        (("x", "1"), ("X", "1")),
+        (("a`b", "1"), ("a'b", "1")),
+        (("a", "1"), ("a", "2")),
+        (("a_run_b", "1"), ("a", "b_run_1")),
+        (("érun", "1"), ("é", "run1")),
+    ],
 )
-def test_two_models_never_share_the_name_of_a_tag(first, second):
-    from cmlflow.snapshots import pin_name
-
-    assert pin_name(first, 1) != pin_name(second, 1)
-    assert pin_name(first, 1) != pin_name(first, 2)
-    assert pin_name(first, 1).replace("_", "").replace("-", "").isalnum()
-    assert pin_name(first, 1).isascii()
+def test_two_models_or_two_runs_never_share_the_name_of_a_tag(first, second):
+    assert snapshots.pin_name(*first) != snapshots.pin_name(*second)
+    assert snapshots.pin_name(*first).replace("_", "").replace("-", "").isalnum()
+    assert snapshots.pin_name(*first).isascii()
 
 
-def test_a_source_that_is_no_name_and_number_is_refused_before_it_reaches_sql():
-    import mlflow.data  # noqa: F401  (first: it imports the package's entry points)
-
-    from cmlflow.snapshots.dataset import IcebergSource
-
-    for table, snapshot_id in (
-        ("t; DROP TABLE x", "1"),
-        ("a.b", "1 OR 1"),
-        ("a.b", ""),
-        ("a.`b`", "1"),
-        ("training", "1"),
-    ):
-        described = {"table": table, "snapshot_id": snapshot_id, "catalog": "c"}
-        with pytest.raises(ValueError, match="is no Iceberg source"):
-            IcebergSource.from_dict(described)
+SOURCE = {"table": "c.n.t", "snapshot_id": "1", "catalog": "c"}
 
 
-def test_another_catalog_is_told_apart_from_an_expired_snapshot(tmp_path, area):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"table": "t; DROP TABLE x"},
+        {"table": "a.b.`c`"},
+        {"table": "training"},
+        {"table": "default.training"},
+        {"table": None},
+        {"snapshot_id": "1 OR 1"},
+        {"snapshot_id": ""},
+        {"snapshot_id": "abc"},
+        {"snapshot_id": 42},  # a number of 19 digits may have been rounded on its way
+        {"catalog": None},
+    ],
+)
+def test_a_source_that_is_no_name_and_number_is_refused_before_it_reaches_sql(wrong):
+    IcebergSource.from_dict(SOURCE)
+    with pytest.raises(errors.BadInput) as caught:
+        IcebergSource.from_dict(SOURCE | wrong)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("missing", ["training_table", "iceberg_snapshot_id", "iceberg_catalog"])
+def test_a_run_whose_tags_say_only_half_is_refused(missing):
+    tags = {"training_table": "c.n.t", "iceberg_snapshot_id": "1", "iceberg_catalog": "c"}
+    del tags[missing]
+    with pytest.raises(errors.BadInput, match="does not describe an Iceberg snapshot"):
+        IcebergSource.from_tags(tags)
+
+
+def test_another_catalog_is_told_apart_from_an_expired_snapshot(tmp_path, area, warm):
     described = dataset_of(area.runs["to-3"]).source
-    printed = python(
-        "import sys, json, mlflow.data\n"
+    printed = warm.python(
+        "import sys, mlflow.data\n"
+        "from cmlflow import errors\n"
         "from cmlflow.snapshots.dataset import IcebergSource\n"
         "try:\n"
         "    IcebergSource.from_json(sys.argv[1]).load()\n"
-        "except LookupError as error:\n"
+        "except errors.WrongCatalog as error:\n"
         "    print(error)",
         tmp_path,
         described,

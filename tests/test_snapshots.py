@@ -5,8 +5,8 @@ import pytest
 from conftest import table_in
 
 from cmlflow import errors, snapshots
+from cmlflow.errors import MissingStep
 from cmlflow.spark import start_spark
-from cmlflow.workarea import MissingStep
 
 pytestmark = [pytest.mark.spark, pytest.mark.once]
 MADE_BY = "code/lesson.py"
@@ -119,6 +119,71 @@ def test_an_unknown_id_lists_those_that_exist(spark, area):
     assert f"{table} has no snapshot 42: it never had, or it has expired." in str(caught.value)
     for snapshot in table_in(area, "listed").snapshots():
         assert str(snapshot.snapshot_id) in str(caught.value)
+
+
+def test_a_catalog_or_a_namespace_that_is_not_there_has_no_table_of_this_name(spark):
+    for table in ("nowhere.default.t", "spark_catalog.nowhere.t"):
+        with pytest.raises(errors.SnapshotNotFound, match=f"There is no table {table} in file:"):
+            snapshots.by_id(spark, table, "42")
+        with pytest.raises(MissingStep, match=f"There is no table {table}"):
+            snapshots.current(spark, table, MADE_BY)
+
+
+def test_unpinning_in_a_table_that_is_not_there_says_so(spark):
+    with pytest.raises(errors.SnapshotNotFound, match="There is no table"):
+        snapshots.unpin(spark, "spark_catalog.default.absent", "model", "run")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda spark: snapshots.by_id(spark, "training", "42"),
+        lambda spark: snapshots.current(spark, "default.training", MADE_BY),
+        lambda spark: snapshots.require_ours(spark, "a; DROP TABLE b", MADE_BY),
+        lambda spark: snapshots.unpin(spark, "training", "model", "run"),
+        lambda spark: snapshots.by_id(spark, "spark_catalog.default.t", "newest"),
+        lambda spark: snapshots.pin(spark, "spark_catalog.default.t", "1 OR 1", "model", "run"),
+    ],
+)
+def test_what_is_no_full_name_or_no_number_is_refused_in_three_lines(spark, call):
+    with pytest.raises(errors.BadInput) as caught:
+        call(spark)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+class TestJustWritten:
+    def test_what_this_session_wrote_is_returned(self, spark):
+        table = write(spark, "mine", rows=(3,))
+        first = snapshots.just_written(spark, table, MADE_BY)
+        assert first == snapshots.current(spark, table, MADE_BY)
+        spark.range(2).writeTo(table).append()
+        second = snapshots.just_written(spark, table, MADE_BY, parent=first)
+        assert (second.row_count, second.parent_id) == (5, first.snapshot_id)
+
+    def test_a_write_of_another_program_is_noticed(self, spark):
+        table = write(spark, "shared", rows=(3,))
+        iceberg = spark._jvm.org.apache.iceberg
+        theirs = iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, table)
+        theirs.newDelete().deleteFromRowFilter(
+            iceberg.expressions.Expressions.alwaysTrue()
+        ).commit()
+        newest = snapshots.current(spark, table, MADE_BY).snapshot_id
+        with pytest.raises(errors.LessonError) as caught:
+            snapshots.just_written(spark, table, MADE_BY)
+        assert str(caught.value).splitlines() == [
+            f"Somebody else wrote to {table}: its snapshot {newest} is by another program.",
+            "Expected: a snapshot that is ours.",
+            f"When nobody else uses the table, run this again:  python {MADE_BY}",
+        ]
+
+    def test_rows_of_others_below_ours_are_noticed(self, spark):
+        table = write(spark, "between", rows=(3,))
+        first = snapshots.just_written(spark, table, MADE_BY)
+        spark.range(1).writeTo(table).append()
+        spark.range(2).writeTo(table).append()
+        with pytest.raises(errors.LessonError, match="was built on") as caught:
+            snapshots.just_written(spark, table, MADE_BY, parent=first)
+        assert f"Expected: a snapshot that is built on {first.snapshot_id}." in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from cmlflow.errors import (
+    BadInput,
     LessonError,
     MissingStep,
     PinTaken,
@@ -50,12 +51,13 @@ class Snapshot:
     def tags(self) -> dict[str, str]:
         """What a run says of the snapshot it was trained on, for `mlflow.set_tags`.
 
-        `training_table`, `iceberg_snapshot_id`, `iceberg_parent_id` (`none` for the first) and
-        `iceberg_snapshot_committed_at` (ISO 8601, for example 2026-11-21T06:18:50.123+00:00).
-        The rows are for the lessons to count: those that were read, not those that should be.
+        `training_table`, `iceberg_catalog`, `iceberg_snapshot_id`, `iceberg_parent_id` (`none`
+        for the first) and `iceberg_snapshot_committed_at` (ISO 8601, for example
+        2026-11-21T06:18:50.123+00:00). There is no row count: a lesson counts the rows it reads.
         """
         return {
             "training_table": self.table,
+            "iceberg_catalog": self.catalog,
             "iceberg_snapshot_id": self.snapshot_id,
             "iceberg_parent_id": self.parent_id or "none",
             "iceberg_snapshot_committed_at": self.committed_at.isoformat(timespec="milliseconds"),
@@ -72,19 +74,43 @@ def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:
 
     Raises:
         MissingStep: the table does not exist.
+        BadInput: its name has no catalog or no namespace.
         LessonError: it is of another format.
         SnapshotNotFound: it was never written to.
     """
-    _require_table(spark, table, made_by)
-    main = f"JOIN {table}.refs r USING (snapshot_id) WHERE r.name = 'main'"
-    snapshot = _read(spark, table, main, made_by)
-    if snapshot is None:
-        raise SnapshotNotFound(
-            f"{table} has no snapshot: it was created, but never written to.",
-            f"a table with rows, written by {made_by}",
-            f"Run this first:  python {made_by}",
-        )
-    return snapshot
+    return _current(spark, table, made_by)[0]
+
+
+def just_written(
+    spark: SparkSession, table: str, made_by: str, parent: Snapshot | None = None
+) -> Snapshot:
+    """Return the current snapshot, which this session must have written a moment ago.
+
+    In a table that others may write to, the current snapshot may be theirs, or ours with rows of
+    theirs below it.
+
+    Args:
+        spark: the session that wrote.
+        table: as in `current`.
+        made_by: as in `current`.
+        parent: for an append, the snapshot that it was meant to build on.
+
+    Raises:
+        LessonError: somebody else wrote to the table; also what `current` raises.
+    """
+    snapshot, writer = _current(spark, table, made_by)
+    if writer != spark.sparkContext.applicationId:
+        found, expected = f"{snapshot.snapshot_id} is by {writer or 'another program'}", "ours"
+    elif parent is not None and snapshot.parent_id != parent.snapshot_id:
+        found = f"{snapshot.snapshot_id} was built on {snapshot.parent_id}"
+        expected = f"built on {parent.snapshot_id}"
+    else:
+        return snapshot
+    raise LessonError(
+        f"Somebody else wrote to {table}: its snapshot {found}.",
+        f"a snapshot that is {expected}",
+        f"When nobody else uses the table, run this again:  python {made_by}",
+    )
 
 
 def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str = "") -> Snapshot:
@@ -97,20 +123,22 @@ def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str = "") 
         made_by: as in `current`; empty where nobody knows.
 
     Raises:
-        MissingStep: the table does not exist.
+        MissingStep: the table does not exist, and `made_by` is known.
+        BadInput: its name has no catalog or no namespace, or the id is not a number.
         LessonError: it is of another format.
-        SnapshotNotFound: it has no such snapshot, or no longer: it may have expired.
+        SnapshotNotFound: it has no such snapshot, or it has expired; or there is no table.
     """
+    require_id(snapshot_id)
     _require_table(spark, table, made_by)
-    snapshot = _read(spark, table, f"WHERE snapshot_id = {int(snapshot_id)}", made_by)
-    if snapshot is None:
+    found = _read(spark, table, f"WHERE snapshot_id = {snapshot_id}", made_by)
+    if found is None:
         known = ", ".join(known_ids(spark, table)) or "there are none"
         raise SnapshotNotFound(
             f"{table} has no snapshot {snapshot_id}: it never had, or it has expired.",
             f"one of its snapshots: {known}",
             f"To see them, run in Spark:  SELECT * FROM {table}.snapshots",
         )
-    return snapshot
+    return found[0]
 
 
 def known_ids(spark: SparkSession, table: str) -> list[str]:
@@ -132,7 +160,9 @@ def require_ours(spark: SparkSession, table: str, made_by: str) -> None:
 
     Raises:
         TableTaken: the table is not by a lesson, or no Iceberg table.
+        BadInput: its name has no catalog or no namespace.
     """
+    require_name(table)
     if not _exists(spark, table):
         return
     another_name = f"edit TABLE at the top of {made_by}"
@@ -154,9 +184,34 @@ def require_ours(spark: SparkSession, table: str, made_by: str) -> None:
         )
 
 
+def require_name(table: str) -> None:
+    """Raise BadInput unless a table has catalog, namespace and name; it goes into SQL."""
+    if not re.fullmatch(r"\w+(\.\w+){2,}", table):
+        raise BadInput(
+            f"{table!r} is not the full name of a table.",
+            "catalog, namespace and name, in letters, digits and underscores",
+            "Write it in full, for example:  spark_catalog.default.training",
+        )
+
+
+def require_id(snapshot_id: str) -> None:
+    """Raise BadInput unless a snapshot id is digits, as text; it goes into SQL."""
+    if not re.fullmatch(r"[0-9]{1,19}", str(snapshot_id)):
+        raise BadInput(
+            f"{snapshot_id!r} is not the id of a snapshot.",
+            "up to 19 digits",
+            "To see the ids, run in Spark:  SELECT * FROM <table>.snapshots",
+        )
+
+
 def _exists(spark: SparkSession, table: str) -> bool:
-    # Without the catalog's name: with it, and in the form of two arguments, the answer is False.
-    return spark.catalog.tableExists(table.removeprefix("spark_catalog."))
+    from pyspark.sql.utils import AnalysisException
+
+    try:
+        # Without the catalog's name: with it, and in the form of two arguments, it says False.
+        return spark.catalog.tableExists(table.removeprefix("spark_catalog."))
+    except AnalysisException:  # no such catalog or namespace
+        return False
 
 
 def _kind(spark: SparkSession, table: str) -> str:
@@ -167,6 +222,7 @@ def _kind(spark: SparkSession, table: str) -> str:
 
 
 def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
+    require_name(table)
     if _exists(spark, table):
         return
     if made_by:
@@ -176,21 +232,39 @@ def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
             f"python {made_by}",
         )
     raise SnapshotNotFound(
-        f"There is no table {table} in {catalog_of(spark)}, hence no snapshot of it.",
+        f"There is no table {table} in {catalog_of(spark)}.",
         "the catalog in which the table was written",
         "To choose it, set the environment variable:  CONNECTION_NAME=<name> in CML, "
         "CMLFLOW_WORKAREA=<folder> on a laptop",
     )
 
 
-def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot | None:
+def _current(spark: SparkSession, table: str, made_by: str) -> tuple[Snapshot, str | None]:
+    """Return what `_read` does, of the snapshot that the table's main branch points at."""
+    _require_table(spark, table, made_by)
+    main = f"JOIN {table}.refs r USING (snapshot_id) WHERE r.name = 'main'"
+    found = _read(spark, table, main, made_by)
+    if found is None:
+        raise SnapshotNotFound(
+            f"{table} has no snapshot: it was created, but never written to.",
+            f"a table with rows, written by {made_by}",
+            f"Run this first:  python {made_by}",
+        )
+    return found
+
+
+def _read(
+    spark: SparkSession, table: str, which: str, made_by: str
+) -> tuple[Snapshot, str | None] | None:
+    """Return a snapshot, and the Spark application that wrote it if it was one; or None."""
     from pyspark.sql.utils import AnalysisException
 
     try:
         # All in one query: read one by one, the facts could come from different states.
         rows = spark.sql(
             "SELECT snapshot_id, s.parent_id, unix_millis(s.committed_at) AS committed_ms,"
-            " s.operation, CAST(s.summary['total-records'] AS BIGINT) AS row_count,"
+            " s.operation, s.summary['spark.app.id'] AS writer,"
+            " CAST(s.summary['total-records'] AS BIGINT) AS row_count,"
             " CAST(coalesce(s.summary['total-delete-files'], '0') AS BIGINT) AS delete_files"
             f" FROM {table}.snapshots s {which}"
         ).collect()
@@ -211,7 +285,7 @@ def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot
     if row_count is None or row.delete_files:  # the summary counts rows that delete files hide
         row_count = spark.sql(f"SELECT 1 FROM {table} VERSION AS OF {row.snapshot_id}").count()
     epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return Snapshot(
+    snapshot = Snapshot(
         table=table,
         snapshot_id=str(row.snapshot_id),
         parent_id=None if row.parent_id is None else str(row.parent_id),
@@ -220,46 +294,65 @@ def _read(spark: SparkSession, table: str, which: str, made_by: str) -> Snapshot
         row_count=row_count,
         catalog=catalog_of(spark),
     )
+    return snapshot, row.writer
 
 
-def pin_name(model: str, version: int | str) -> str:
-    """Return the name of the Iceberg tag of a model version, for example `wine-forest-v3`.
+def pin_name(model: str, run_id: str) -> str:
+    """Return the name of the Iceberg tag of a model and its run: `wine-forest_run_2b7e413a...`.
 
     Letters, digits and hyphens stay, any other character becomes its number between underscores:
     two models never share a name.
     """
-    legal = re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):x}_", model)
-    return f"{legal}-v{int(version)}"
+    legal = [
+        re.sub(r"[^A-Za-z0-9-]", lambda x: f"_{ord(x[0]):x}_", text) for text in (model, run_id)
+    ]
+    return "_run_".join(legal)
 
 
-def pin(spark: SparkSession, table: str, snapshot_id: str, model: str, version: int | str) -> str:
-    """Keep a snapshot for a registered model: give it an Iceberg tag, which never expires here.
+def pin(spark: SparkSession, table: str, snapshot_id: str, model: str, run_id: str) -> str:
+    """Keep the rows of a model: give their snapshot an Iceberg tag, so that it never expires.
 
-    `expire_snapshots` removes snapshots that no branch and no tag points at. To do it again is
-    harmless.
+    `expire_snapshots` removes snapshots that no branch and no tag points at. The tag is named after
+    the run, not after the version of a registered model: so it can be made before the model is
+    registered, and two registries that share a table never want the same name. Calling it twice
+    does no harm.
+
+    Args:
+        spark: a session from `cmlflow.spark.start_spark`.
+        table: catalog, namespace and name.
+        snapshot_id: digits, as text.
+        model: the name under which the model is, or will be, registered.
+        run_id: the run that trained it.
 
     Returns:
         The name of the tag.
 
     Raises:
         SnapshotNotFound: the table or the snapshot is not there.
+        BadInput: as in `by_id`.
         PinTaken: the tag keeps another snapshot; it stays as it is.
     """
     snapshot = by_id(spark, table, snapshot_id)
-    name = pin_name(model, version)
+    name = pin_name(model, run_id)
     found = spark.sql(f"SELECT snapshot_id FROM {table}.refs WHERE name = '{name}'").collect()
     if not found:
         spark.sql(f"ALTER TABLE {table} CREATE TAG `{name}` AS OF VERSION {snapshot.snapshot_id}")
-    elif str(found[0].snapshot_id) != snapshot_id:
+    elif str(found[0].snapshot_id) != snapshot.snapshot_id:
         raise PinTaken(
             f"The Iceberg tag {name} of {table} keeps snapshot {found[0].snapshot_id}, "
             f"not {snapshot_id}.",
-            "model versions of one registry only; was its database removed?",
-            f"To free the name, run in Spark:  ALTER TABLE {table} DROP TAG `{name}`",
+            "one snapshot for each run: the one that it was trained on",
+            f"To see what each tag keeps, run in Spark:  SELECT * FROM {table}.refs",
         )
     return name
 
 
-def unpin(spark: SparkSession, table: str, model: str, version: int | str) -> None:
-    """Drop the Iceberg tag of a model version that was deleted; harmless if there is none."""
-    spark.sql(f"ALTER TABLE {table} DROP TAG IF EXISTS `{pin_name(model, version)}`")
+def unpin(spark: SparkSession, table: str, model: str, run_id: str) -> None:
+    """Drop the Iceberg tag of a model that was deleted; harmless if there is none.
+
+    Raises:
+        SnapshotNotFound: there is no such table.
+        BadInput: its name has no catalog or no namespace.
+    """
+    _require_table(spark, table, made_by="")
+    spark.sql(f"ALTER TABLE {table} DROP TAG IF EXISTS `{pin_name(model, run_id)}`")

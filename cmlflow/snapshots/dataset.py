@@ -6,18 +6,18 @@ Use it through `mlflow.data`: imported before MLflow, it would meet itself half-
 
 # No `from __future__ import annotations` here: MLflow reads the return type of `from_iceberg`.
 import json
-import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 
-from cmlflow.errors import LessonError, SnapshotNotFound, WrongCatalog
-from cmlflow.snapshots import Snapshot, by_id
+from cmlflow.errors import BadInput, SnapshotNotFound, WrongCatalog
+from cmlflow.snapshots import Snapshot, by_id, require_id, require_name
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import DatasetInput, Run
     from mlflow.types import Schema
     from pyspark.sql import DataFrame
 
@@ -36,13 +36,8 @@ class IcebergSource(DatasetSource):
     """
 
     def __init__(self, table: str, snapshot_id: str, catalog: str) -> None:
-        # They come back from a store and go into SQL: nothing but a name and a number may.
-        if not re.fullmatch(r"\w+(\.\w+)+", table) or not re.fullmatch(r"\d+", snapshot_id):
-            raise LessonError(
-                f"Table {table!r} with snapshot {snapshot_id!r} is no Iceberg source.",
-                "catalog.namespace.name, and digits",
-                "To see what a run names, look at the top of its page in the UI, under Datasets.",
-            )
+        require_name(table)  # it comes back from a store
+        require_id(snapshot_id)
         self.table, self.snapshot_id, self.catalog = table, snapshot_id, catalog
 
     def load(self) -> "DataFrame":
@@ -76,8 +71,29 @@ class IcebergSource(DatasetSource):
 
     @classmethod
     def from_dict(cls, source_dict: dict[Any, Any]) -> "IcebergSource":
-        """Return the source that `to_dict` described."""
-        return cls(**{name: source_dict[name] for name in ("table", "snapshot_id", "catalog")})
+        """Return the source that `to_dict` described.
+
+        Raises:
+            BadInput: one of the three is missing, or is not what it should be.
+        """
+        parts = [source_dict.get(name) for name in ("table", "snapshot_id", "catalog")]
+        if not all(isinstance(part, str) for part in parts):
+            raise BadInput(
+                f"{json.dumps(source_dict)} does not describe an Iceberg snapshot.",
+                "table, snapshot_id and catalog, each a text",
+                "To see what a run names, open its page in the UI and click the dataset.",
+            )
+        return cls(*parts)
+
+    @classmethod
+    def from_tags(cls, tags: dict[str, str]) -> "IcebergSource":
+        """Return the source that a run's tags name, see `Snapshot.tags`; raises as `from_dict`."""
+        names = {
+            "table": "training_table",
+            "snapshot_id": "iceberg_snapshot_id",
+            "catalog": "iceberg_catalog",
+        }
+        return cls.from_dict({name: tags.get(tag) for name, tag in names.items()})
 
     @staticmethod
     def _get_source_type() -> str:
@@ -120,6 +136,18 @@ class IcebergDataset(Dataset):
 
     def _compute_digest(self) -> str:
         return self.source.snapshot_id
+
+
+def training_dataset(run: "Run") -> "DatasetInput | None":
+    """Return the Iceberg dataset that a run was trained on; None if it names none.
+
+    A dataset with another context than `training` is passed over, one without a context is not.
+    """
+    for used in getattr(run.inputs, "dataset_inputs", []):  # not every store keeps inputs
+        context = {tag.key: tag.value for tag in used.tags}.get("mlflow.data.context", "training")
+        if used.dataset.source_type == "iceberg" and context == "training":
+            return used
+    return None
 
 
 def from_iceberg(

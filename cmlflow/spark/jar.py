@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import urllib.request
+import zipfile
 from pathlib import Path
 
 from cmlflow.errors import JarUnavailable
@@ -15,6 +16,7 @@ JAR_URL = (
     "https://repo1.maven.org/maven2/org/apache/iceberg/iceberg-spark-runtime-3.5_2.12/1.10.1/"
     + JAR_NAME
 )
+JAR_SIZE = 47_140_434  # bytes
 # Published beside the jar on Maven Central, as JAR_URL + ".sha512".
 JAR_SHA512 = (
     "2ff0b9637b671a5a28224c57e8393a1e6a65796ca1fe859b32359f9fe7669325"
@@ -28,25 +30,42 @@ def iceberg_jar() -> Path:
     The environment variable CMLFLOW_ICEBERG_JAR names a file to use instead.
 
     Raises:
-        JarUnavailable: no network, a file that is not there, or a download that is not the jar
-            whose SHA-512 is pinned here; an incomplete file is never left in the cache.
+        JarUnavailable: no network, a file that is not there or no Iceberg for Spark, a folder that
+            Java cannot read it from, or a download that is not the jar whose SHA-512 is pinned
+            here; an incomplete file is never left in the cache.
     """
     from platformdirs import user_cache_path
 
     chosen = os.environ.get("CMLFLOW_ICEBERG_JAR")
     if chosen:
         jar = Path(chosen).expanduser().resolve()
-        if not jar.is_file():
+        if not _holds_iceberg(jar):
+            what = "no Iceberg runtime for Spark" if jar.is_file() else "not a file"
             raise JarUnavailable(
-                f"CMLFLOW_ICEBERG_JAR names {jar}, which is not a file.",
+                f"CMLFLOW_ICEBERG_JAR names {jar}, which is {what}.",
                 f"the path of {JAR_NAME}",
                 "To go back to the download, run:  unset CMLFLOW_ICEBERG_JAR",
             )
-        return jar
-    jar = user_cache_path("cmlflow", appauthor=False) / JAR_NAME
-    if not jar.is_file():
-        _download(jar)
+    else:
+        jar = user_cache_path("cmlflow", appauthor=False) / JAR_NAME
+        if not jar.is_file() or jar.stat().st_size != JAR_SIZE:
+            _download(jar)
+    if os.pathsep in str(jar):
+        raise JarUnavailable(
+            f"The Iceberg runtime lies in a folder with {os.pathsep!r} in its path: {jar}",
+            f"a path without {os.pathsep!r}, which separates the paths that Java looks into",
+            f"Copy it to another folder and set:  CMLFLOW_ICEBERG_JAR=<folder>/{JAR_NAME}",
+        )
     return jar
+
+
+def _holds_iceberg(jar: Path) -> bool:
+    """Tell whether a file is a whole jar with Iceberg's catalog for Spark in it."""
+    try:
+        with zipfile.ZipFile(jar) as files:
+            return "org/apache/iceberg/spark/SparkSessionCatalog.class" in files.NameToInfo
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _download(jar: Path) -> None:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from cmlflow import workarea
 from cmlflow.errors import SparkError, SparkMissing
-from cmlflow.spark import local
 from cmlflow.spark.jar import iceberg_jar
+from cmlflow.spark.java import how_to_get_spark, reason
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _CATALOG = "spark.cmlflow.catalog"
+_START_OVER = "To start over, restart the kernel, or run the lesson with:  python code/<lesson>.py"
 
 
 def start_spark(connection: str) -> SparkSession:
@@ -34,6 +35,7 @@ def start_spark(connection: str) -> SparkSession:
         SparkMissing: pyspark is not installed, or the CML session has no Spark add-on.
         SparkError: the data connection gave no session, no Java fits, or a Spark without Iceberg
             already runs in this process.
+        LessonError: the working area was copied or moved.
         JarUnavailable, SparkBusy: see the classes.
     """
     if importlib.util.find_spec("pyspark") is None:
@@ -48,8 +50,7 @@ def start_spark(connection: str) -> SparkSession:
         if not workarea.in_cml():
             return _start_local_spark()
         raise SparkError(
-            "The package cml, which opens data connections, cannot be imported: "
-            + _first_line(error),
+            "The package cml, which opens data connections, cannot be imported: " + _reason(error),
             "a session of a runtime by Cloudera, which brings this package",
             how_to_get_spark(),
         ) from error
@@ -61,18 +62,9 @@ def catalog_of(spark: SparkSession) -> str:
     return spark.conf.get(_CATALOG, "unknown")
 
 
-def how_to_get_spark() -> str:
-    """Return the click or the command that brings Spark."""
-    if workarea.in_cml():  # never pip: it would install another mlflow over the platform's
-        return "Start a new session and turn on:  Enable Spark"
-    return "To install it, run:  pip install -r requirements-local.txt"
-
-
-def _first_line(error: Exception) -> str:
-    """Return what an error says without what follows: Java adds its stack, some thirty lines."""
-    lines = [line.strip().removeprefix(": ") for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
-        return lines[1]  # the first line names only the method that was called
+def _reason(error: Exception) -> str:
+    """Return what an error says in one line."""
+    lines = reason(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
@@ -80,6 +72,9 @@ def _connect(data_v1, name: str) -> SparkSession:
     try:
         with _interrupts_as_before():
             spark = data_v1.get_connection(name).get_spark_session()
+            if _is_stopped(spark):  # the lesson before had it: make everybody forget it
+                spark.stop()
+                spark = data_v1.get_connection(name).get_spark_session()
     except Exception as error:
         # Whether the platform can list its connections depends on its release.
         known = ""
@@ -90,11 +85,17 @@ def _connect(data_v1, name: str) -> SparkSession:
                 names = [one if isinstance(one, str) else one["name"] for one in listed]
                 known = f"{names}, from " if names else known
         raise SparkError(
-            f"The data connection {name!r} gave no Spark session: {_first_line(error)}",
+            f"The data connection {name!r} gave no Spark session: {_reason(error)}",
             f"one of {known}Project Settings > Data Connections, in a session with Spark and "
             "within your quota",
             "To choose another connection, set the environment variable:  CONNECTION_NAME=<name>",
         ) from error
+    if _is_stopped(spark):
+        raise SparkError(
+            f"The data connection {name!r} gave the Spark session that an earlier lesson stopped.",
+            "a session that runs",
+            _START_OVER,
+        )
     _require_iceberg(spark)
     spark.conf.set(_CATALOG, name)
     return spark
@@ -104,38 +105,28 @@ def _start_local_spark() -> SparkSession:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-    running = SparkSession.getActiveSession()
-    if running is not None:
+    from cmlflow.spark import archive, local
+
+    if SparkContext._active_spark_context is not None:
+        running = SparkSession.builder.getOrCreate()
         _require_iceberg(running)
         return running
+    workarea.require_same_place()
     jar = iceberg_jar()
     if SparkContext._gateway is not None:  # a Java process that an earlier session started
         class_path = SparkContext._gateway.jvm.java.lang.System.getProperty("java.class.path")
         if str(jar) not in class_path:
             raise _iceberg_missing("the Java process of an earlier Spark session")
-    local.set_environment()
-    builder = SparkSession.builder.master("local[*]").appName("cmlflow")
-    for key, value in local.settings(jar).items():
-        builder = builder.config(key, value)
-    lock = local.lock_tables()
-    try:
-        with _interrupts_as_before():
-            spark = builder.getOrCreate()
-    except BaseException:
-        lock.release(force=True)
-        raise
-    # A kernel lives on when its lesson has ended, and so would its lock: a terminal beside it
-    # could run no lesson. `spark.stop()` calls the method of its context.
-    stop = spark.sparkContext.stop
-
-    def stop_and_release() -> None:
-        stop()
-        lock.release(force=True)
-
-    spark.sparkContext.stop = stop_and_release
+    with _interrupts_as_before():
+        spark = local.start(jar, archive.java_options(jar))
     spark.sparkContext.setLogLevel("ERROR")
     spark.conf.set(_CATALOG, workarea.path("spark-warehouse").as_uri())
     return spark
+
+
+def _is_stopped(spark: SparkSession) -> bool:
+    context = spark.sparkContext._jsc  # None: Python has stopped it; Java may have, too
+    return context is None or context.sc().isStopped()
 
 
 @contextlib.contextmanager
@@ -163,5 +154,5 @@ def _iceberg_missing(what: str) -> SparkError:
     return SparkError(
         f"Already running in this process, without Iceberg: {what}.",
         "no Spark yet, since a jar that is added to a running Java is ignored",
-        "To start over, restart the kernel, or run the lesson with:  python code/<lesson>.py",
+        _START_OVER,
     )

@@ -1,6 +1,7 @@
 """Stands in for `cml.data_v1`: one data connection, whose Spark has Iceberg as CML's does.
 
-With SESSION_IS_KEPT it hands out its session again although it was stopped: once, or always.
+With SESSION_IS_KEPT it hands out its session again although it was stopped: once, or always. The
+word `stopped-session` in CML_STORE_SWITCHES means once.
 """
 
 import os
@@ -12,8 +13,10 @@ _kept = []
 
 class _Connection:
     def get_spark_session(self):
-        if _kept and os.environ.get("SESSION_IS_KEPT"):
-            return _kept.pop() if os.environ["SESSION_IS_KEPT"] == "once" else _kept[0]
+        once = "stopped-session" in os.environ.get("CML_STORE_SWITCHES", "")
+        kept = os.environ.get("SESSION_IS_KEPT", "once" if once else "")
+        if _kept and kept:
+            return _kept.pop() if kept == "once" else _kept[0]
         _kept[:] = [self.new_session()]
         return _kept[0]
 
@@ -29,8 +32,8 @@ class _Connection:
         settings = {
             "spark.ui.enabled": "false",
             "spark.driver.host": "127.0.0.1",
+            "spark.sql.shuffle.partitions": "2",
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-            "spark.sql.shuffle.partitions": "2",  # 200 small tasks would prove no more
         }
         if os.environ.get("ICEBERG_JAR"):
             settings |= {

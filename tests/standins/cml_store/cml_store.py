@@ -26,6 +26,7 @@ SWITCHES = (
     "no-registry",  # there is none
     "experiment-first",  # get_run needs set_experiment in the same process
     "only-set-experiment",  # and so do search_experiments and search_runs
+    "stopped-session",  # the data connection hands it out once more, see ../cml/data_v1.py
 )
 ON = os.environ.get("CML_STORE_SWITCHES", "").split()
 FOLDER = Path(os.environ.get("CML_STORE", ".")) / "cml-store"

@@ -1,4 +1,4 @@
-"""The two training scripts of the AMP: 10_train_kneighbors.py and 11_train_random_forest.py."""
+"""10_train_kneighbors.py and 11_train_random_forest.py: two kinds of model, one experiment."""
 
 from math import isclose
 
@@ -6,7 +6,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Kernel, client_of, files_of, run_script, runs_in, succeed
+from conftest import Kernel, client_of, files_of, runs_in, succeed
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import train_test_split
@@ -173,9 +173,9 @@ def test_in_a_kernel_they_log_the_same_numbers_twice(runs, work):
         assert [run.data.params for run in same] == [first.data.params] * 2
 
 
-def test_options_and_variables_reach_the_model_and_the_command_line_wins(work, arrays):
-    succeed("10_train_kneighbors.py", work, CMLFLOW_N_NEIGHBORS="9")
-    succeed(
+def test_options_and_variables_reach_the_model_and_the_command_line_wins(warm, work, arrays):
+    warm.succeed("10_train_kneighbors.py", work, CMLFLOW_N_NEIGHBORS="9")
+    warm.succeed(
         *("11_train_random_forest.py", work, "--max-depth", "12"),
         CMLFLOW_MAX_DEPTH="2",
         CMLFLOW_N_ESTIMATORS="40",
@@ -202,30 +202,33 @@ def test_options_and_variables_reach_the_model_and_the_command_line_wins(work, a
         ("10_train_kneighbors.py", "--n-neighbors", "five"),
         ("11_train_random_forest.py", "--max-depth", "0"),
         ("11_train_random_forest.py", "--max-depth", "-3"),
+        ("11_train_random_forest.py", "--max-depth", "101"),
+        ("11_train_random_forest.py", "--max-depth", "1" + "0" * 30),
         ("11_train_random_forest.py", "--n-estimators", "0"),
+        ("11_train_random_forest.py", "--n-estimators", "1001"),
         ("11_train_random_forest.py", "--n-estimators", "2.5"),
     ],
 )
 @pytest.mark.parametrize("by_variable", [False, True])
 def test_a_bad_value_is_refused_in_three_lines_before_anything_exists(
-    tmp_path, script, option, value, by_variable
+    warm, tmp_path, script, option, value, by_variable
 ):
     variable = "CMLFLOW_" + option[2:].upper().replace("-", "_")
     if by_variable:
-        done = run_script(script, tmp_path, **{variable: value})
+        done = warm.run_script(script, tmp_path, **{variable: value})
         named, cure = variable, f"run:  unset {variable}"
     else:
-        done = run_script(script, tmp_path, option, value)
+        done = warm.run_script(script, tmp_path, option, value)
         named, cure = option, f"code/{script} --help"
-    assert done.returncode == 1  # an exception; argparse's own exit would be 2
-    problem, expected, mend = done.stderr.splitlines()[-3:]
+    assert done.returncode == 1
+    problem, expected, mend = done.stderr.splitlines()[-4:-1]
     assert named in problem and f" {value} is not a whole number" in problem
     assert expected.startswith("Expected: ") and "1 " in expected
     assert mend.endswith(cure)
     assert list(tmp_path.iterdir()) == []  # no store, hence no experiment and no run
 
 
-def test_as_many_neighbours_as_training_rows_give_the_constant_answer(work):
-    succeed("10_train_kneighbors.py", work, "--n-neighbors", "750")
+def test_as_many_neighbours_as_training_rows_give_the_baseline(warm, work):
+    warm.succeed("10_train_kneighbors.py", work, "--n-neighbors", "750")
     (run,) = runs_in(work, EXPERIMENT)
     assert run.data.metrics["test_accuracy"] == run.data.metrics["baseline_accuracy"]

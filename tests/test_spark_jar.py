@@ -1,0 +1,144 @@
+import hashlib
+import http.server
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cmlflow import errors, spark
+from cmlflow.spark import jar
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache folder instead of the user's."""
+    for name in ("XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("CMLFLOW_ICEBERG_JAR", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server in the place of Maven Central: answers every request with `body`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        body, length = b"the jar", None
+
+        def do_GET(self):
+            Handler.requests += 1
+            self.send_response(200)
+            self.send_header("Content-Length", str(Handler.length or len(Handler.body)))
+            self.end_headers()
+            self.wfile.write(Handler.body)
+
+        def log_message(self, *_):
+            pass
+
+    Handler.requests = 0
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setattr(jar, "JAR_SIZE", len(Handler.body))
+    monkeypatch.setattr(jar, "JAR_URL", f"http://127.0.0.1:{httpd.server_port}/{jar.JAR_NAME}")
+    yield Handler
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+class TestIcebergJar:
+    def test_it_is_downloaded_once(self, cache, server, monkeypatch):
+        monkeypatch.setattr(jar, "JAR_SHA512", hashlib.sha512(b"the jar").hexdigest())
+        found = spark.iceberg_jar()
+        assert found.read_bytes() == b"the jar"
+        assert spark.iceberg_jar() == found
+        assert server.requests == 1
+        assert files_in(cache) == [jar.JAR_NAME]
+
+    def test_another_file_than_the_pinned_one_is_not_kept(self, cache, server):
+        with pytest.raises(errors.JarUnavailable, match="SHA-512"):
+            spark.iceberg_jar()
+        assert files_in(cache) == []
+
+    def test_a_download_that_breaks_off_is_not_kept(self, cache, server, monkeypatch):
+        monkeypatch.setattr(jar, "JAR_SHA512", hashlib.sha512(b"the jar and more").hexdigest())
+        server.length = 1000
+        with pytest.raises(errors.JarUnavailable):
+            spark.iceberg_jar()
+        assert files_in(cache) == []
+
+    def test_offline_it_names_the_variable_and_the_file(self, cache, monkeypatch):
+        monkeypatch.setattr(jar, "JAR_URL", "http://127.0.0.1:9/iceberg.jar")
+        with pytest.raises(errors.JarUnavailable) as caught:
+            spark.iceberg_jar()
+        assert "http://127.0.0.1:9/iceberg.jar" in str(caught.value)
+        assert f"CMLFLOW_ICEBERG_JAR=<folder>/{jar.JAR_NAME}" in str(caught.value)
+        assert files_in(cache) == []
+
+    def test_a_cached_jar_that_was_cut_off_is_downloaded_again(self, cache, server, monkeypatch):
+        monkeypatch.setattr(jar, "JAR_SHA512", hashlib.sha512(b"the jar").hexdigest())
+        found = spark.iceberg_jar()
+        found.write_bytes(b"the j")
+        assert spark.iceberg_jar().read_bytes() == b"the jar"
+        assert server.requests == 2
+
+    def test_the_pinned_size_is_that_of_the_published_file(self, monkeypatch):
+        monkeypatch.delenv("CMLFLOW_ICEBERG_JAR", raising=False)
+        assert spark.iceberg_jar().stat().st_size == jar.JAR_SIZE
+        assert hashlib.sha512(spark.iceberg_jar().read_bytes()).hexdigest() == jar.JAR_SHA512
+
+    def test_a_folder_whose_path_java_would_split_is_refused(self, cache, server, monkeypatch):
+        monkeypatch.setattr(jar, "JAR_SHA512", hashlib.sha512(b"the jar").hexdigest())
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "on:disk"))
+        with pytest.raises(errors.JarUnavailable, match="in a folder with ':'") as caught:
+            spark.iceberg_jar()
+        assert caught.value.cure.endswith(f"CMLFLOW_ICEBERG_JAR=<folder>/{jar.JAR_NAME}")
+
+
+@pytest.fixture
+def own(cache, monkeypatch) -> Path:
+    """A jar of one's own, with the class that Spark asks for."""
+    own = cache / "own.jar"
+    with zipfile.ZipFile(own, "w") as files:
+        files.writestr("org/apache/iceberg/spark/SparkSessionCatalog.class", "")
+    monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", str(own))
+    return own
+
+
+class TestAJarOfOnesOwn:
+    def test_it_is_used_without_a_download(self, own, server):
+        assert spark.iceberg_jar() == own
+        assert server.requests == 0
+
+    def test_a_path_that_leads_nowhere_is_named(self, own, monkeypatch):
+        monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", "/nowhere/own.jar")
+        with pytest.raises(errors.JarUnavailable, match=r"/nowhere/own\.jar, which is not a file"):
+            spark.iceberg_jar()
+
+    def error_page(self, own):
+        own.write_text("<html>503 Service Unavailable</html>")
+
+    def cut_off(self, own):
+        own.write_bytes(own.read_bytes()[:-30])
+
+    def another(self, own):
+        with zipfile.ZipFile(own, "w") as files:
+            files.writestr("org/apache/iceberg/Table.class", "")
+
+    @pytest.mark.parametrize("spoil", [error_page, cut_off, another], ids=lambda one: one.__name__)
+    def test_a_file_without_iceberg_for_spark_is_refused_before_java_starts(self, own, spoil):
+        spoil(self, own)
+        with pytest.raises(errors.JarUnavailable) as caught:
+            spark.iceberg_jar()
+        what, expected, cure = str(caught.value).splitlines()
+        assert what.endswith(f"{own}, which is no Iceberg runtime for Spark.")
+        assert expected == f"Expected: the path of {jar.JAR_NAME}."
+        assert cure.endswith("unset CMLFLOW_ICEBERG_JAR")

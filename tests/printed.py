@@ -62,14 +62,10 @@ def main() -> None:
         again = {lesson: iter(outputs) for lesson, outputs in printed.items()}
 
         def fill(block, again=again):
-            return (
-                "```console\n"
-                + COMMAND.sub(
-                    lambda found: f"$ python code/{found[1]}\n{next(again[found[1]]).strip()}\n",
-                    block[1],
-                )
-                + "```"
-            )
+            return "```console\n" + COMMAND.sub(
+                lambda found: f"$ python code/{found[1]}\n{next(again[found[1]]).strip()}\n",
+                block[1],
+            ) + "```"
 
         readme.write_text(BLOCK.sub(fill, readme.read_text(encoding="utf-8")), encoding="utf-8")
     subprocess.run(["git", "diff", "--stat", "--", *map(str, READMES)], check=False)

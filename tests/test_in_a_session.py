@@ -10,7 +10,7 @@ import tutorial
 SPARK_LESSONS = [
     lesson
     for lesson in tutorial.LESSONS
-    if "start_spark" in (CODE / lesson.split()[0]).read_text(encoding="utf-8")
+    if "\nNeeds      Spark" in (CODE / lesson.split()[0]).read_text(encoding="utf-8")
 ]
 LESSONS = [lesson for lesson in tutorial.LESSONS if lesson not in SPARK_LESSONS]
 

@@ -97,6 +97,8 @@ def _connect(data_v1, name: str) -> SparkSession:
             _START_OVER,
         )
     _require_iceberg(spark)
+    # Java dies of Iceberg 1.5.2's other reader: it overwrites memory when it reads 00's table.
+    spark.conf.set("spark.sql.iceberg.vectorization.enabled", "false")
     spark.conf.set(_CATALOG, name)
     return spark
 

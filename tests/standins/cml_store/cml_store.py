@@ -59,7 +59,7 @@ def without_details(experiment):
 
 class Tracking(FileTracking):
     def __init__(self):
-        super().__init__(str(FOLDER), (FOLDER / "artifacts").as_uri())
+        super().__init__(str(FOLDER), FOLDER.with_name("cml-artifacts").as_uri())
 
     def get_experiment_by_name(self, experiment_name):
         found = FileTracking.search_experiments(self, ViewType.ALL)

@@ -12,20 +12,16 @@ import getpass
 import json
 import os
 import re
-import shlex
 import signal
-import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from cmlflow import workarea
+from cmlflow import database, workarea
 from cmlflow.errors import BadInput, StoreError
-from cmlflow.workarea import SQLITE_ENDINGS, in_cml, path
+from cmlflow.workarea import in_cml, path
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
 
 ENDING_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
 """What ends a process without a word: a stopped job, a closed terminal, a time limit."""
-LONGEST_WAIT_S = 5
-"""How long another program may hold the database: lessons hold it for milliseconds."""
 
 
 def use_store(experiment: str | None = None) -> None:
@@ -53,8 +47,6 @@ def use_store(experiment: str | None = None) -> None:
             another MLflow version; or the experiment was deleted.
         LessonError: the working area was moved or copied, or cannot be written to.
     """
-    import mlflow
-
     end_run_when_stopped()
     # A bar for each file that is read, however small, hides what a lesson prints.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -64,13 +56,10 @@ def use_store(experiment: str | None = None) -> None:
     if not _store_is_ours():
         _require_an_answer()
     else:
-        _require_plain_name()
+        database.require_plain_name()
         workarea.make_folder()
         workarea.require_same_place()
-        _create_database()
-        _require_usable(path("mlflow.db"))
-        mlflow.set_tracking_uri(_local_uri())
-        _require_this_version()
+        database.prepare()
         workarea.make_folder("mlartifacts")
         if experiment is not None:
             _make_experiment(experiment)
@@ -112,23 +101,23 @@ def end_run_when_stopped() -> None:
             signal.signal(handled, stop)
 
 
-def experiment(name: str) -> Experiment | None:
-    """Return an experiment by its name, or None where there is none.
+def not_deleted(found: Experiment | None) -> Experiment | None:
+    """Return what `get_experiment_by_name` gave: an experiment, or None where there is none.
 
     Raises:
         StoreError: it was deleted. MLflow keeps deleted experiments, and their names stay taken.
     """
-    import mlflow
-
-    found = mlflow.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage != "deleted":
         return found
-    uri = repr(_local_uri()) if _store_is_ours() else ""
-    restore = f"mlflow.MlflowClient({uri}).restore_experiment({found.experiment_id!r})"
+    uri = repr(database.uri()) if _store_is_ours() else ""
+    restore = (
+        f"import mlflow; mlflow.MlflowClient({uri}).restore_experiment('{found.experiment_id}')"
+    )
+    typed = database.as_typed(sys.executable, "-c", restore)
     raise StoreError(
-        f"The experiment {name!r} was deleted.",
+        f"The experiment {found.name!r} was deleted.",
         "an experiment that is active or does not exist yet",
-        f"To bring it back, run:  {_as_typed(sys.executable, '-c', f'import mlflow; {restore}')}",
+        f"To bring it back, run:  {typed}",
     )
 
 
@@ -407,33 +396,6 @@ def _chosen_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI", "").strip()
 
 
-def _local_uri() -> str:
-    return f"sqlite:///{path('mlflow.db').as_posix()}"
-
-
-def _require_plain_name() -> None:
-    """Refuse a folder whose name means another folder in the address of a database.
-
-    Raises:
-        StoreError: MLflow would make its database in that other folder, whatever the spelling.
-    """
-    if re.search("[?]|%[0-9A-Fa-f]{2}", str(path())):
-        raise StoreError(
-            f"MLflow cannot keep its database in this folder: {path()}",
-            "a working area without ? and without codes such as %20 in its path",
-            _use_another_folder(),
-        )
-
-
-def _as_typed(*words: str) -> str:
-    """Return the words of a command as a terminal takes them, for example with spaces in them."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-
-
-def _use_another_folder() -> str:
-    return "To use another folder, set:  CMLFLOW_WORKAREA=<folder>"
-
-
 def _one_line(error: Exception) -> str:
     """Return the first line of an error, without the password that an address may hold."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -485,11 +447,11 @@ def _make_experiment(name: str) -> None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    if experiment(name) is None:
+    if not_deleted(mlflow.get_experiment_by_name(name)) is None:
         try:
             mlflow.create_experiment(name, artifact_location=artifact_location(name))
         except MlflowException:  # another lesson may have created it at this moment
-            if experiment(name) is None:
+            if mlflow.get_experiment_by_name(name) is None:
                 raise
 
 
@@ -498,8 +460,8 @@ def _store_is_ours() -> bool:
     import mlflow
 
     if "MLFLOW_TRACKING_URI" in os.environ:
-        return _chosen_uri() in ("", _local_uri())
-    return not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() == _local_uri()
+        return _chosen_uri() in ("", database.uri())
+    return not mlflow.is_tracking_uri_set() or mlflow.get_tracking_uri() == database.uri()
 
 
 def _require_an_answer() -> None:
@@ -529,132 +491,3 @@ def _require_an_answer() -> None:
     finally:
         for variable in added:
             del os.environ[variable]
-
-
-def _require_usable(database: Path) -> None:
-    """Let SQLite read the whole file and lock it for writing: MLflow would try for two minutes.
-
-    Raises:
-        StoreError: it is no database, damaged, locked, or cannot be written to.
-    """
-    problem = "it is a folder" if database.is_dir() else "ok"
-    for place in (database.parent, database):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise _unusable(database, f"{place} is read-only")
-    try:
-        opened = sqlite3.connect(database, timeout=LONGEST_WAIT_S, isolation_level=None)
-        with contextlib.closing(opened):
-            opened.execute("BEGIN IMMEDIATE")
-            (problem,) = opened.execute("PRAGMA quick_check(1)").fetchone()
-            tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_master")}
-            opened.execute("ROLLBACK")
-            if problem == "ok" and tables and "alembic_version" not in tables:
-                problem = "it has no table alembic_version"
-    except sqlite3.Error as error:
-        problem = problem if problem != "ok" else str(error)
-    if problem != "ok":
-        raise _unusable(database, problem)
-
-
-def _unusable(database: Path, problem: str) -> StoreError:
-    """Return an error that says what is wrong with the database, and what mends that."""
-    kept = f"{database}.damaged"
-    move = _as_typed("move" if os.name == "nt" else "mv", str(database), kept)
-    expected, cure = "a database that MLflow made", f"To keep it and start a new one, run:  {move}"
-    if "locked" in problem:
-        expected = "a database that no other program holds"
-        cure = f"To see which program holds it, run:  {_as_typed('lsof', str(database))}"
-    elif re.search("full|No space|I/O", problem):
-        expected = "a few MB of free disk space"
-        cure = f"To see how much is left, run:  {_as_typed('df', '-h', str(database.parent))}"
-    elif re.search("readonly|[Rr]ead-only|unable to open|ermission|too long", problem):
-        expected = "a file and a folder that you may write to, in a path of up to 500 characters"
-        cure = _use_another_folder()
-    return StoreError(f"{database} cannot be used: {problem}.", expected, cure)
-
-
-def _require_this_version() -> None:
-    """Let MLflow open `mlflow.db`.
-
-    Raises:
-        StoreError: it was made by another version of MLflow.
-    """
-    import mlflow
-    from alembic.util import CommandError  # comes with mlflow, but not with CML's mlflow-skinny
-    from mlflow.exceptions import MlflowException
-
-    try:
-        mlflow.get_experiment_by_name("Default")
-    except (MlflowException, CommandError) as error:
-        if "schema" not in str(error) and "revision" not in str(error):
-            raise
-        newer = _made_by_a_newer_mlflow()
-        age = "newer" if newer else "older"
-        raise StoreError(
-            f"{path('mlflow.db')} was made by another version of MLflow than {mlflow.__version__}.",
-            f"one database file per environment; this one is {age}",
-            "To keep it, use another folder (CMLFLOW_WORKAREA=<folder>); to remove it, run:"
-            "  make clean"
-            if newer
-            else "To bring it up to date, run:  "
-            + _as_typed(sys.executable, "-m", "mlflow", "db", "upgrade", _local_uri()),
-        ) from error
-
-
-def _made_by_a_newer_mlflow() -> bool:
-    """Tell whether `mlflow.db` has a schema for which this MLflow has no migration."""
-    import mlflow
-
-    with contextlib.closing(sqlite3.connect(path("mlflow.db"))) as database:
-        revisions = database.execute("SELECT version_num FROM alembic_version").fetchall()
-    known = Path(mlflow.__file__).with_name("store") / "db_migrations" / "versions"
-    return not all(list(known.glob(f"{revision}_*.py")) for (revision,) in revisions)
-
-
-def _create_database() -> None:
-    """Create `mlflow.db` under a lock, in a file of its own that is then moved into place."""
-    from filelock import FileLock
-
-    database = path("mlflow.db")
-    if database.exists():
-        return
-    try:
-        with FileLock(database.with_name("mlflow.db.lock")):
-            if not database.exists():
-                _create_database_alone(database)
-    except OSError as error:
-        raise _unusable(database, error.strerror or str(error)) from error
-
-
-def _create_database_alone(database: Path) -> None:
-    unfinished = database.with_name("mlflow.db.new")
-    _unlink(unfinished, SQLITE_ENDINGS)
-    _require_usable(unfinished)
-    # In a process of its own: when it ends, nothing holds the file open any more.
-    create = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments()"
-    made = subprocess.run(
-        [sys.executable, "-c", create, f"sqlite:///{unfinished.as_posix()}"],
-        cwd=database.parent,
-        capture_output=True,
-        text=True,
-    )
-    if made.returncode != 0:
-        _unlink(unfinished, SQLITE_ENDINGS)
-        errors = re.findall(r"^[\w.]*(?:Error|Exception): .*", made.stderr, re.MULTILINE)
-        problem = errors[-1] if errors else made.stderr.strip()[-500:]
-        if "sqlite3." in problem:
-            raise _unusable(database, problem)
-        raise StoreError(
-            f"MLflow could not create {database}: {problem}",
-            "a complete environment",
-            "Start a new session, in which CML sets the variable:  MLFLOW_TRACKING_URI"
-            if in_cml()
-            else "To install the environment again, run:  pip install -r requirements-local.txt",
-        )
-    _unlink(database, SQLITE_ENDINGS[1:])  # SQLite would replay it into the new database
-    unfinished.replace(database)
-
-
-def _unlink(database: Path, endings: tuple[str, ...]) -> None:
-    for ending in endings:
-        database.with_name(database.name + ending).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ try:
     mlflow.create_experiment(EXPERIMENT, artifact_location=location)
     print(f"Experiment {EXPERIMENT} created")
 except Exception:  # the name is taken, usually by an earlier pass: then we use that experiment
-    if store.experiment(EXPERIMENT) is None:
+    if store.not_deleted(mlflow.get_experiment_by_name(EXPERIMENT)) is None:
         raise
     print(f"Experiment {EXPERIMENT} found")
 experiment = mlflow.set_experiment(EXPERIMENT)

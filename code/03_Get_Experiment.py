@@ -26,7 +26,7 @@ args = parser.parse_args()
 
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
 client = mlflow.MlflowClient()
-experiment = client.get_experiment_by_name(args.experiment)
+experiment = store.not_deleted(client.get_experiment_by_name(args.experiment))
 print(f"{args.experiment}: {experiment.lifecycle_stage if experiment else 'not there'}")
 
 # %%
@@ -46,7 +46,7 @@ def nothing_found(found, expected):
     return errors.BadInput(found, expected, mine)
 
 
-if store.experiment(args.experiment) is None:  # if it was deleted, this says how to restore it
+if experiment is None:
     try:
         names = ", ".join(found.name for found in client.search_experiments()) or "none"
     except Exception as error:

@@ -30,7 +30,7 @@ args = parser.parse_args()
 EXPERIMENT = "wine-quality-test"
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
 client = mlflow.MlflowClient()
-experiment = store.experiment(EXPERIMENT)
+experiment = store.not_deleted(client.get_experiment_by_name(EXPERIMENT))
 runs = []
 if experiment is not None:
     mlflow.set_experiment(EXPERIMENT)  # CML finds a run by its id only after this

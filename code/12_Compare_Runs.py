@@ -23,7 +23,7 @@ from cmlflow import errors, options, samples, store
 options.parser().parse_args()  # this lesson has no options: with --help it ends here
 COMPARED = "sklearn-classification"
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
-experiment = store.experiment(COMPARED)
+experiment = store.not_deleted(mlflow.get_experiment_by_name(COMPARED))
 runs = pd.DataFrame(columns=["status"])
 if experiment is not None:
     mlflow.set_experiment(COMPARED)  # CML finds a run by its id only after this

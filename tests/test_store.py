@@ -21,7 +21,7 @@ from conftest import (
 )
 from servers import free_port
 
-from cmlflow import errors, store
+from cmlflow import database, errors, store
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ class TestLocalStore:
     )
     def test_what_mends_a_store_depends_on_the_reason(self, tmp_path, problem, cure):
         """A full disk and a read-only one need a machine of their own: here only the message."""
-        error = store._unusable(tmp_path / "mlflow.db", problem)
+        error = database._unusable(tmp_path / "mlflow.db", problem)
         assert problem in error.found and cure in error.cure
 
     def test_a_file_where_the_artifacts_belong_is_named_before_a_run_exists(self, warm, work):
@@ -484,7 +484,7 @@ class TestChooseRun:
         """A store may know only the experiment that was set, and may list none."""
         code = f"""if True:
             import mlflow
-            from cmlflow import errors, store
+            from cmlflow import database, errors, store
             store.use_store()
             run, uri = store.choose_run(run_id="{registry.other}", experiments=("no such", "mine"))
             print(store.author(run), store.is_mine(run))

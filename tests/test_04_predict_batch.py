@@ -67,7 +67,8 @@ def score(warm, work, folder, rows):
 
 
 @pytest.fixture(scope="module")
-def mine(self, warm, store, module_work, batch, tmp_path_factory):
+def mine(warm, store, module_work, batch, tmp_path_factory):
+    """In another order of columns, with others, and with two that have names of the lesson's."""
     rows = batch.iloc[:, ::-1].assign(
         id=["007", "9007199254740993", "", "NA", "1.10"],
         quality=[6, np.nan, 7, 5, np.nan],
@@ -77,7 +78,7 @@ def mine(self, warm, store, module_work, batch, tmp_path_factory):
     return score(warm, module_work, tmp_path_factory.mktemp("mine"), rows)
 
 
-def test_predictions_of_a_file_of_ones_own_are_those_of_the_model(self, mine, model, batch, store):
+def test_predictions_of_a_file_of_ones_own_are_those_of_the_model(mine, model, batch, store):
     _, out = mine
     np.testing.assert_allclose(
         out["prediction"].astype("float64"), model.predict(batch), rtol=1e-12
@@ -85,18 +86,18 @@ def test_predictions_of_a_file_of_ones_own_are_those_of_the_model(self, mine, mo
     assert set(out["run_id"]) == {store.info.run_id}
 
 
-def test_other_columns_are_named_and_carried_over_unchanged(self, mine):
+def test_other_columns_are_named_and_carried_over_unchanged(mine):
     printed, out = mine
     assert "Not used by the model: id, quality\n" in printed
     assert out["id"].fillna("").tolist()[:3] == ["007", "9007199254740993", ""]
     assert out["id"].tolist()[4] == "1.10"
 
 
-def test_columns_with_names_of_the_lessons_own_are_replaced_and_named(self, mine):
+def test_columns_with_names_of_the_lessons_own_are_replaced_and_named(mine):
     assert "Replaced by what this model says: prediction, run_id\n" in mine[0]
 
 
-def test_the_error_is_that_of_the_wines_with_a_grade(self, mine, model, batch):
+def test_the_error_is_that_of_the_wines_with_a_grade(mine, model, batch):
     error = np.array([6, 7, 5]) - model.predict(batch)[[0, 2, 3]]
     assert f"out.csv, rmse {sqrt((error**2).mean()):.3f}\n" in mine[0]
 

@@ -220,7 +220,7 @@ def run_uuid(work):
 
 
 PROVOKED = {"artifact_path": deprecated, "run_uuid": run_uuid}
-ELSEWHERE = {"flask": "test_02_log_model.py", "Errno 98": "test_commands.py"}
+ELSEWHERE = {"flask": "test_02_log_model.py"}
 
 
 @pytest.mark.parametrize("message", OTHERS)

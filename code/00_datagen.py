@@ -42,6 +42,8 @@ args = parser.parse_args()
 try:
     spark = start_spark(CONNECTION_NAME)
     spark.conf.set("spark.sql.session.timeZone", "UTC")  # the zone of the dates printed below
+    from pyspark.sql import functions as F
+
     print(f"{args.rows} rows to generate for {TABLE}")
 except errors.SparkMissing as error:
     spark = None
@@ -55,9 +57,6 @@ except errors.SparkMissing as error:
 # hash of seed, column and `transaction_id`. Spark can then generate the rows in parallel, without
 # holding them in memory, and the same seed always gives the same table.
 import math
-
-if spark is not None:
-    from pyspark.sql import functions as F
 
 
 def uniform(name, seed):

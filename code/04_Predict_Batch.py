@@ -20,11 +20,8 @@ from cmlflow import batches, errors, options, store, workarea
 
 parser = options.parser()
 parser.add_argument("--batch", help="CSV file to score; default: the test wines of 02_log_model")
-parser.add_argument(
-    "--output",
-    default=workarea.path("data", "predictions.csv"),
-    help="CSV file to write; default: data/predictions.csv",
-)
+result = workarea.path("data", "predictions.csv")
+parser.add_argument("--output", default=result, help="CSV file; default: data/predictions.csv")
 args = parser.parse_args()
 
 EXPERIMENT = "wine-quality-test"

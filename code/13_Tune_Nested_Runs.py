@@ -42,6 +42,15 @@ else:
 
 # %%
 #
+# The rows, and a baseline
+# ------------------------
+# The data of lessons 10 to 12. The baseline predicts the class that most training rows have.
+X_train, X_test, y_train, y_test = samples.train_and_test()
+baseline_accuracy = (y_test == y_train.mode()[0]).mean()
+print(f"{len(X_train)} rows train, {len(X_test)} test; baseline accuracy {baseline_accuracy:.3f}")
+
+# %%
+#
 # A score without the test rows
 # -----------------------------
 # If you pick the best of many models by their test scores, you have fitted to the test rows. So
@@ -55,9 +64,6 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-
-X_train, X_test, y_train, y_test = samples.train_and_test()
-baseline_accuracy = (y_test == y_train.mode()[0]).mean()
 
 
 def classifier(params):

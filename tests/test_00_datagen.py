@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from conftest import (
     CODE,
@@ -141,12 +142,18 @@ class TestTable:
 def test_an_interrupt_or_a_kill_in_the_middle_leaves_the_table_as_it_was(tmp_path, warm):
     warm.succeed(SCRIPT, tmp_path, "--rows", "100")
     stored = rows_of(tmp_path)
-    data = tmp_path / "spark-warehouse" / "default" / TABLE / "data"
     for sign in (signal.SIGINT, signal.SIGKILL):
-        files = set(data.iterdir())
-        # Twenty million rows: far from written when the first file appears.
-        process = start_script(SCRIPT, tmp_path, "--rows", "20000000")
-        wait_until(lambda files=files: set(data.iterdir()) != files, "a first file with new rows")
+        # Twenty million rows take Java minutes; what it needs to plan the write, about a second.
+        process = start_script(SCRIPT, tmp_path, "--rows", "20000000", PYTHONUNBUFFERED="1")
+        while not process.stdout.readline().startswith("The new ids begin"):
+            assert process.poll() is None
+        (java,) = (
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if child.name() == "java"
+        )
+        planned = java.cpu_times().user + 4
+        wait_until(lambda: java.cpu_times().user > planned, "the writing of rows")  # noqa: B023
         assert stop_in_the_middle(process, sign).returncode != 0
         pd.testing.assert_frame_equal(rows_of(tmp_path), stored)
     warm.succeed(SCRIPT, tmp_path, "--rows", "200")

@@ -34,6 +34,9 @@ CML_STORE = "cml-store"  # the folder of `standins/cml_store` in a working area
 ADDON = Path(sys.prefix) / "addon"  # in the environment of `make test-parity`: Spark, outside pip
 LIMIT = 300  # seconds; no lesson needs a tenth of it, but these machines are shared
 
+# MLflow 3 opens a store of files, as the stand-in of CML's is, only if it is asked to.
+os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+
 # What runs in the background (`nohup make test &`) ignores Ctrl+C, and so would all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -328,7 +331,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
 def client_of(work: Path) -> mlflow.MlflowClient:
     """Open the MLflow store of a working area, also for calls of `mlflow` without a client."""
     files = work / CML_STORE
-    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
     mlflow.set_tracking_uri(files.as_uri() if files.exists() else f"sqlite:///{work}/mlflow.db")
     return mlflow.MlflowClient()
 

@@ -172,7 +172,7 @@ def run_lessons(line: Connection, files: tuple[Path, ...]) -> None:
 
 def forget_mlflow_and_spark() -> None:
     """Undo what a lesson chose in MLflow and stop its Spark, as the end of a process does."""
-    if "mlflow" in sys.modules:
+    if sys.modules.get("mlflow"):
         import mlflow
 
         while mlflow.active_run():
@@ -180,7 +180,7 @@ def forget_mlflow_and_spark() -> None:
         mlflow.set_tracking_uri(None)
         mlflow.set_registry_uri(None)
         mlflow.tracking.fluent._active_experiment_id = None
-    if "pyspark" in sys.modules:
+    if sys.modules.get("pyspark"):  # None: it cannot be imported here
         from pyspark import SparkContext
 
         if SparkContext._active_spark_context is not None:

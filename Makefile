@@ -22,7 +22,9 @@ test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, 
 endef
 
 # An environment is complete when its last line has run: the marker file, not the folder, tells.
-# --no-compile: most of the modules are never imported, and Python compiles those that are.
+# --no-compile: most of the modules are never imported, and Python compiles those that are, once, if
+# nothing forbids it to keep the result.
+unexport PYTHONDONTWRITEBYTECODE
 define environment
 	@$(require_python)
 	@echo "Installing $(1) into $(2) (once; this takes some minutes)"

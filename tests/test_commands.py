@@ -224,7 +224,7 @@ class TestTutorial:
         assert done.returncode == 1
         assert "Traceback" not in done.stdout + done.stderr
         assert "01 - Start a run, look at it, end it" in done.stdout
-        assert "Cannot set a deleted experiment" in done.stdout
+        assert "The experiment 'example-experiment' was deleted." in done.stdout
         command = f"{sys.executable} {ROOT}/code/01_Active_Experiment.py"
         assert done.stdout.endswith(f"To see all that this lesson says, run:  {command}\n")
         assert "01 - Log the params" not in done.stdout  # the next lesson has not begun

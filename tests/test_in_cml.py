@@ -109,14 +109,16 @@ def peak_memory(pid):
     parent = psutil.Process(pid)
 
     def measure():
-        while not ended.wait(0.2):
+        while True:
             used = 0
             try:
                 for process in (parent, *parent.children(recursive=True)):
                     used += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-            found.bytes = max(found.bytes, used)
+                found.bytes = max(found.bytes, used)
+            except psutil.NoSuchProcess:  # a child that has just ended
+                pass
+            if ended.wait(0.2):
+                return
 
     thread = threading.Thread(target=measure)
     thread.start()
@@ -297,7 +299,7 @@ class TestAllLessons:
     def test_each_fits_into_a_session_of_4_gib(self, cml, record_property):
         for lesson, peak in cml.peaks.items():
             record_property(f"peak memory, {cml.way}", f"{peak / 2**20:5.0f} MiB  {lesson}")
-        assert {lesson for lesson, peak in cml.peaks.items() if peak >= MOST_BYTES} == set()
+        assert all(0 < peak < MOST_BYTES for peak in cml.peaks.values()), cml.peaks
 
     def test_runs_and_files_are_in_the_platforms_store_and_nowhere_else(self, cml):
         for experiment, count in EXPERIMENTS.items():

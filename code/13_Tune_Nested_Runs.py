@@ -47,7 +47,8 @@ else:
 # The data of lessons 10 to 12. The baseline predicts the class that most training rows have.
 X_train, X_test, y_train, y_test = samples.train_and_test()
 baseline_accuracy = (y_test == y_train.mode()[0]).mean()
-print(f"{len(X_train)} rows train, {len(X_test)} test; baseline accuracy {baseline_accuracy:.3f}")
+if optuna is not None:
+    print(f"{len(X_train)} rows train, {len(X_test)} test; baseline {baseline_accuracy:.3f}")
 
 # %%
 #

@@ -8,6 +8,7 @@ run to run: MASKS says what they look like. After a lesson has changed, write th
 
 from __future__ import annotations
 
+import getpass
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from conftest import CODE, ROOT, WarmKernel
 
+sys.path.append(str(ROOT))
 import tutorial
 
 READMES = (ROOT / "README.md", CODE / "README.md")
@@ -23,7 +25,10 @@ FOLDER = "/home/you/lessons"
 """What stands for the working area in the READMEs."""
 MASKS = {
     r"\b[0-9a-f]{32}\b": "<id>",
-    r"\b\d{15,19}\b": "<snapshot>",
+    r"\b\d{15,19}\b *": "<snapshot>",
+    r"\+[-+]+\+": "<line of a table>",
+    r"\b\d+ bytes": "<size>",
+    r"(?<===)\d[\d.]*\d": "<version>",
     r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b": "<time>",
     r"(?<=/experiments/)\d+": "<experiment>",
     r"[ \t]+(?=\n|\Z)": "",
@@ -50,7 +55,8 @@ def run_all(kernel: WarmKernel, work: Path) -> dict[str, list[str]]:
     printed: dict[str, list[str]] = {}
     for lesson in tutorial.LESSONS:
         out = kernel.succeed(*lesson.split()[:1], work, *lesson.split()[1:])
-        printed.setdefault(lesson, []).append(out.replace(str(work), FOLDER))
+        out = out.replace(str(work), FOLDER).replace(f") by {getpass.getuser()}", ") by you")
+        printed.setdefault(lesson, []).append(out)
     return printed
 
 

@@ -323,7 +323,7 @@ class TestWithoutNetwork:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert len(runs_in(module_work, "wine-quality-test")) == 3
         assert len(runs_in(module_work, "sparkml-experiment")) == 3
-        assert len(runs_in(module_work, "xgboost-fraud")) == 4  # before and after the append
+        assert len(runs_in(module_work, "xgboost-fraud")) == 5  # two before the append, three after
         assert len(table_in(module_work, "transactions").scan().to_arrow()) == 20_000
         (again,) = runs_in(module_work, "reproductions")
         assert again.data.tags["reproduction_verdict"] == "identical"

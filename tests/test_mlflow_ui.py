@@ -358,11 +358,14 @@ class TestWhereTheRunsAreElsewhere:
         assert f'<a href="https://{DOMAIN}/">' in page.text
 
     def test_the_log_says_the_same(self, page):
-        log = page.log.read_text()
-        told = re.findall(r"<p>(.*)</p>", page.text)[:2]
+        told = [html.unescape(text) for text in re.findall(r"<p>(.*)</p>", page.text)[:2]]
         assert len(told) == 2
-        assert all(html.unescape(sentence) in log for sentence in told)
-        assert f"http://127.0.0.1:{page.port} " in log
+
+        def is_told():  # once the page has answered
+            return all(sentence in page.log.read_text() for sentence in told)
+
+        wait_until(is_told, "what the page says, in the log")
+        assert f"http://127.0.0.1:{page.port} " in page.log.read_text()
 
     def test_no_key_is_shown(self, page):
         assert IN_CML["CDSW_APIV2_KEY"] not in page.text + page.log.read_text()

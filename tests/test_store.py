@@ -19,9 +19,9 @@ from conftest import (
     start_python,
     start_script,
 )
-from servers import free_port
 
 from cmlflow import database, errors, store
+from cmlflow.processes import free_port
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ with mlflow.start_run(run_name="registered") as run:
             registered_model_name=REGISTERED_MODEL,
         )
         version = store.version_of(logged, run, REGISTERED_MODEL)
+    if version is None:  # an error here means that the model was not even logged
+        mlflow.models.get_model_info(f"runs:/{run.info.run_id}/model")
 print(f"Registered model {REGISTERED_MODEL!r}, version {version}" if version else "Logged only")
 
 # %%

@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 PORT ?= 5000
 WORKAREA := $(or $(CMLFLOW_WORKAREA),$(CURDIR))
 # Two tests at a time; those of one file stay together and share what they made.
-PYTEST = -m pytest --numprocesses 2 --dist loadfile
+PYTEST = -m pytest --numprocesses 2 --dist loadgroup
 
 define require_python
 test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, or name it:"; \
@@ -45,9 +45,9 @@ test: .venv/complete  ## run all tests
 test-fast: .venv/complete  ## run the tests that need no Spark
 	@.venv/bin/python $(PYTEST) -m "not spark"
 
-# --dist loadgroup: two of the four passes through the lessons at a time
+# Two of the four passes through the lessons at a time
 test-parity: .venv-parity/addon/complete  ## run all lessons in what is a CML session but for CML
-	@.venv-parity/bin/python $(PYTEST) --dist loadgroup tests/test_in_cml.py
+	@.venv-parity/bin/python $(PYTEST) tests/test_in_cml.py
 
 # Ctrl+C is the shell's: Python, while it starts, would answer with a traceback.
 ui: export CDSW_APP_PORT = $(PORT)

@@ -159,6 +159,7 @@ class Kernel:
     """An IPython kernel, started as CML and Jupyter start one: with `-f <connection file>`."""
 
     def __init__(self, work: Path, cwd: Path = ROOT, **extra: str) -> None:
+        self.stdout: list[str] = []
         self.manager = KernelManager()
         self.manager.start_kernel(cwd=str(cwd), env=clean_environment(work, **extra))
         self.client = self.manager.blocking_client()
@@ -179,6 +180,8 @@ class Kernel:
         def collect(message):
             if message["msg_type"] == "stream":
                 printed.append(message["content"]["text"])
+                if message["content"]["name"] == "stdout":
+                    self.stdout.append(message["content"]["text"])
             elif message["msg_type"] == "error":
                 printed.append("\n".join(message["content"]["traceback"]))
                 failed.append(message["content"]["ename"])
@@ -195,7 +198,9 @@ class Kernel:
         """Execute a lesson cell by cell, as Run All does; return what it printed.
 
         Its options, as in `02_log_model.py --alpha 0.9`, are environment variables meanwhile.
+        What it printed without warnings and the like is in `stdout` afterwards.
         """
+        self.stdout.clear()
         script, *words = lesson.split()
         option, value = (*words, "1")[:2] if words else ("--no-option", "")
         variable = "CMLFLOW_" + option.strip("-").upper().replace("-", "_")
@@ -368,6 +373,16 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float = LIMIT) -
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen within {limit} s"
         time.sleep(0.02)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Keep the tests of a file together (--dist loadgroup); those of 14 and 15 share one pass."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            file = item.path.stem
+            group = "fraud" if file.startswith(("test_14_", "test_15_")) else file
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

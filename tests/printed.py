@@ -50,13 +50,17 @@ def masked(text: str) -> str:
     return text.strip()
 
 
+def moved(text: str, work: Path) -> str:
+    """What a lesson would print in FOLDER, to `you`."""
+    return text.replace(str(work), FOLDER).replace(f") by {getpass.getuser()}", ") by you")
+
+
 def run_all(kernel: WarmKernel, work: Path) -> dict[str, list[str]]:
     """Run all lessons in order; return what each printed, once for each time that it ran."""
     printed: dict[str, list[str]] = {}
     for lesson in tutorial.LESSONS:
         out = kernel.succeed(*lesson.split()[:1], work, *lesson.split()[1:])
-        out = out.replace(str(work), FOLDER).replace(f") by {getpass.getuser()}", ") by you")
-        printed.setdefault(lesson, []).append(out)
+        printed.setdefault(lesson, []).append(moved(out, work))
     return printed
 
 

@@ -1,7 +1,11 @@
-"""All lessons in one kernel, one after the other, as in a session, and all of them twice."""
+"""All lessons in one kernel, one after the other, as in a session, and all of them twice.
+
+What they print there is what the READMEs show.
+"""
 
 import re
 
+import printed
 import pytest
 from conftest import CODE, CellFailed, Kernel, runs_in, table_in
 
@@ -21,22 +25,35 @@ def kernel(module_work):
         yield kernel
 
 
+def run_twice(kernel, lessons):
+    """Run the lessons in order, all of them twice; return each with what it printed to stdout."""
+    passes = []
+    for lesson in [*lessons, *lessons]:
+        kernel.run_lesson(lesson)
+        passes.append((lesson, "".join(kernel.stdout)))
+    return passes
+
+
+def reaches_its_last_line_in_each_pass(passes, lesson):
+    texts = [text for one, text in passes if one == lesson]
+    return len(texts) >= 2 and all(re.search("^Done: ", text, re.MULTILINE) for text in texts)
+
+
 @pytest.fixture(scope="module")
 def session(kernel):
     """What two passes through the lessons without Spark printed."""
-    return [{lesson: kernel.run_lesson(lesson) for lesson in LESSONS} for _ in range(2)]
+    return run_twice(kernel, LESSONS)
 
 
 @pytest.fixture(scope="module")
 def spark_session(kernel, session):
     """The Spark lessons in the same kernel: each stops its Spark, and the next starts another."""
-    return [{lesson: kernel.run_lesson(lesson) for lesson in SPARK_LESSONS} for _ in range(2)]
+    return run_twice(kernel, SPARK_LESSONS)
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_each_lesson_reaches_its_last_line_twice(session, lesson):
-    for printed in session:
-        assert re.search("^Done: ", printed[lesson], re.MULTILINE)
+    assert reaches_its_last_line_in_each_pass(session, lesson)
 
 
 def test_the_store_holds_the_runs_of_both_passes(session, module_work):
@@ -72,10 +89,36 @@ def test_these_tests_would_see_a_system_exit_or_an_error(kernel, code):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("lesson", SPARK_LESSONS)
+@pytest.mark.parametrize("lesson", dict.fromkeys(SPARK_LESSONS))
 def test_each_spark_lesson_reaches_its_last_line_twice(spark_session, lesson):
-    for printed in spark_session:
-        assert re.search("^Done: ", printed[lesson], re.MULTILINE)
+    assert reaches_its_last_line_in_each_pass(spark_session, lesson)
+
+
+@pytest.mark.spark
+@pytest.mark.once
+@pytest.mark.parametrize("readme", printed.READMES, ids=["README", "code/README"])
+def test_the_readmes_show_what_the_lessons_print(readme, session, spark_session, module_work):
+    again = [*session, *spark_session]
+    found = printed.shown(readme)
+    assert found
+    for lesson, text in found:
+        at = next(place for place, (one, _) in enumerate(again) if one == lesson)
+        _, out = again.pop(at)  # a lesson that is shown twice has run twice
+        assert printed.masked(text) == printed.masked(printed.moved(out, module_work)), lesson
+
+
+@pytest.mark.once
+def test_the_walkthrough_shows_every_lesson_in_order():
+    lessons = [lesson for lesson, _ in printed.shown(printed.READMES[1])]
+    assert lessons == list(tutorial.LESSONS)
+
+
+@pytest.mark.once
+def test_ids_times_and_paths_are_all_that_may_differ():
+    one = "run 0123456789abcdef0123456789abcdef at 2026-01-01 10:00:00: rmse 0.822  \n"
+    two = "run fedcba9876543210fedcba9876543210 at 2026-12-31 23:59:59: rmse 0.822\n"
+    assert printed.masked(one) == printed.masked(two)
+    assert printed.masked(one) != printed.masked(one.replace("0.822", "0.823"))
 
 
 @pytest.mark.spark

@@ -36,7 +36,6 @@ from platformdirs import user_cache_path
 from standins.cml_store.cml_store import SWITCHES
 
 import tutorial
-from cmlflow.spark import iceberg_jar
 
 PARITY = ADDON.is_dir()
 WINES = "wine-quality-test"
@@ -80,9 +79,7 @@ JAR_SHA512 = (
 
 
 def jar_of_the_data_connection():
-    """The Iceberg that CML's Spark has; outside `make test-parity` the one that is here anyway."""
-    if not PARITY:
-        return iceberg_jar()
+    """The Iceberg that CML's Spark has."""
     jar = user_cache_path("cmlflow", appauthor=False) / JAR_OF_CML
     if not jar.is_file():
         jar.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +155,6 @@ def each_in_its_own_process(lessons, work, extra):
     params=[
         pytest.param(way, marks=pytest.mark.xdist_group(way), id=way.replace(" ", "-"))
         for way in WAYS
-        if PARITY or "kernel" in way
     ],
 )
 def cml(request, tmp_path_factory):
@@ -287,6 +283,7 @@ def test_the_environment_is_that_of_a_session(work):
     assert re.fullmatch(r"2\.19\.0 3\.5\.\d+\nset\(\)\nNone\n", printed)
 
 
+@pytest.mark.skipif(not PARITY, reason="make test-parity: this environment is a laptop's")
 @pytest.mark.spark
 class TestAllLessons:
     def test_each_reaches_its_last_line_and_shows_no_prefix_and_no_missing_name(self, cml):

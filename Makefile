@@ -46,7 +46,7 @@ test-fast: .venv/complete  ## run the tests that need no Spark
 	@.venv/bin/python $(PYTEST) -m "not spark"
 
 # Two of the four passes through the lessons at a time
-test-parity: .venv-parity/addon/complete  ## run all lessons in what is a CML session but for CML
+test-parity: .venv-parity/addon/complete  ## run all lessons in a stand-in for a CML session
 	@.venv-parity/bin/python $(PYTEST) tests/test_in_cml.py
 
 # Ctrl+C is the shell's: Python, while it starts, would answer with a traceback.
@@ -71,8 +71,7 @@ lint: .venv/complete  ## check style
 
 # Spark starts faster with it, and without it all the same.
 .venv/archive: .venv/complete
-	@.venv/bin/python -m cmlflow.spark.archive >/dev/null || true
-	@touch "$@"
+	@.venv/bin/python -m cmlflow.spark.archive >/dev/null && touch "$@" || true
 
 .venv-parity/complete: requirements-parity.txt requirements.txt pyproject.toml
 	$(call environment,requirements-parity.txt,.venv-parity)

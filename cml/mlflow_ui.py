@@ -83,7 +83,7 @@ chosen = {name: value for name in allowed if (value := os.environ.get(name, "").
 # What is there to serve?
 # -----------------------
 # A local store is served by MLflow itself, in one process and without background jobs. The
-# artifacts of its runs are read in place. Nothing of MLflow is imported here: the server does it.
+# artifacts of its runs are read in place. To start it, we import nothing of MLflow here.
 #
 # In CML the runs are in the platform's own store, and the session has `mlflow-skinny`, which has no
 # server. Then this application has nothing to serve but a page that says where to look.

@@ -12,7 +12,7 @@ Run        python cml/patch_spark_executor.py, before Spark starts; once per ses
 # Which file?
 # -----------
 # The template belongs to the session and is gone with it. Where there is none, as on a laptop,
-# nothing is to be done. `spark-executor.json` in the project is an example of its shape.
+# nothing is to be done. `spark-executor.json` in the project shows what is left.
 from pathlib import Path
 
 from cmlflow import options

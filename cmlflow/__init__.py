@@ -1,1 +1,1 @@
-"""What differs between a Cloudera Machine Learning session and a laptop, and nothing else."""
+"""What the lessons share: what differs between CML and a laptop, checks, and their messages."""

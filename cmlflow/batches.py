@@ -175,7 +175,7 @@ def place_for(output: str | Path, batch: str | None = None) -> Path:
         if any(folder.is_file() for folder in file.parents):
             raise _unwritable(output, "it lies under a file, not in a folder")
         if batch is not None and file.exists() and Path(batch).exists() and file.samefile(batch):
-            raise _unwritable(output, "it is the batch itself")
+            raise _unwritable(output, "it holds the rows to score")
     except (OSError, RuntimeError) as error:  # a name that is too long, a link to itself
         raise _unwritable(output, _reason(error)) from error
     return file

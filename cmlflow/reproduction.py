@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import mlflow.data  # noqa: F401  (first: it imports cmlflow.snapshots.dataset by itself)
+import mlflow.data  # noqa: F401  (first: it imports cmlflow.dataset by itself)
 import numpy as np
 
 from cmlflow import store
-from cmlflow.errors import BadInput, LessonError, MissingStep
+from cmlflow.dataset import training_dataset
+from cmlflow.errors import BadInput, LessonError, MissingStep, StoreError
 from cmlflow.libraries import version
-from cmlflow.snapshots.dataset import training_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,10 +234,18 @@ def impossible_without(uri: str, write_verdict: Callable[[str], None]) -> Iterat
 
     Raises:
         MissingStep: it is not there.
+        StoreError: nobody knows whether it is there, so there is no verdict.
     """
     try:
         yield
     except Exception as error:
+        code = getattr(error, "error_code", "")
+        if code != "RESOURCE_DOES_NOT_EXIST" and "No such file" not in str(error):
+            raise StoreError(
+                f"{uri} could not be read: {type(error).__name__}.",
+                "a store that answers",
+                f"To try again, run:  {LESSON}",
+            ) from None  # the cause may show a password
         write_verdict(f"impossible: the run has no {uri.rpartition('/')[2]}")
         raise MissingStep(
             f"There is no {uri}, so nobody can repeat the run.",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 ENDING_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
-"""What ends a process without a word: a stopped job, a closed terminal, a time limit."""
+"""What ends a process without an error message: a stopped job, a closed terminal, a time limit."""
 
 
 def use_store(experiment: str | None = None) -> None:
@@ -161,7 +161,7 @@ def find_run(run_id: str, experiments: Iterable[str] = ()) -> Run | None:
         f"The store did not say whether it has a run {run_id}: {_one_line(refusals[-1])}",
         "a store that answers, and a run of this project",
         f"To see what it holds, open:  {how_to_open_ui()}",
-    ) from refusals[-1]
+    ) from None  # the cause may show a password
 
 
 def choose_run(
@@ -229,7 +229,7 @@ def choose_run(
             f"The registry gave no version of {model or 'any model'}: {_one_line(refusal)}",
             "a registry that answers, or the id of a run",
             "To choose a run by its id, add:  --run-id <run id>",
-        ) from refusal
+        ) from None  # the cause may show a password
     for one in sorted(versions, key=lambda one: one.creation_timestamp or 0, reverse=True):
         try:
             run = find_run(one.run_id, experiments) if one.run_id else None
@@ -255,6 +255,8 @@ def author(run: Run) -> str:
 
 def is_mine(run: Run) -> bool:
     """Tell whether a run was made by this user, in the working area or in this CML project.
+
+    The members of a CML project may share a user.
 
     On a server that others use too the answer is always no: there the name is a text that
     anybody may write.
@@ -332,7 +334,7 @@ def version_of(logged: ModelInfo, run: Run, model: str) -> int:
             + (f": {_one_line(refusal)}" if refusal else "."),
             "a registry that lists its versions",
             f"To see whether it has one, open:  {how_to_open_ui(model_page(model))}",
-        ) from refusal
+        ) from None  # the cause may show a password
     return max(numbers)
 
 
@@ -399,7 +401,8 @@ def _chosen_uri() -> str:
 def _one_line(error: Exception) -> str:
     """Return the first line of an error, without the password that an address may hold."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"(\w://)[^/\s@]*@", r"\1", first)[:300]
+    first = re.sub(r"(\w://)[^\s'\"]*@", r"\1", first)
+    return re.sub(r"\?[^\s'\")]*", "", first)[:300]
 
 
 def _says_absent(error: Exception) -> bool:
@@ -438,7 +441,7 @@ def _runs_of(experiments: Iterable[str]) -> list[Run]:
                 f"The store gave no runs of the experiment {name!r}: {_one_line(error)}",
                 "a store that answers",
                 f"To see what it holds, open:  {how_to_open_ui()}",
-            ) from error
+            ) from None  # the cause may show a password
     return runs
 
 
@@ -487,7 +490,7 @@ def _require_an_answer() -> None:
             f"The store that MLFLOW_TRACKING_URI names cannot be used: {_one_line(error)}",
             "the address of an MLflow store that is running",
             "To use a store in the project instead, run:  unset MLFLOW_TRACKING_URI",
-        ) from error
+        ) from None  # the cause may show a password
     finally:
         for variable in added:
             del os.environ[variable]

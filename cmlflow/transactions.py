@@ -1,7 +1,7 @@
 """The table of transactions, as the XGBoost lessons read it: what is wrong with it is said early.
 
 Somebody may have altered the table since `code/00_datagen.py` wrote it. XGBoost would then stop in
-the middle of a run, or train on it without a word.
+the middle of a run, or would train on it and report nothing.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ print(f"{args.experiment}: {experiment.lifecycle_stage if experiment else 'not t
 #
 # What it says about itself
 # -------------------------
-# Some stores do not list their experiments and some do not keep dates, so we ask for neither
-# without a way out. Before we go on, `set_experiment` makes this experiment the active one: CML
+# Some stores do not list their experiments, and some do not keep dates. The lesson goes on without
+# either. Before we go on, `set_experiment` makes this experiment the active one: CML
 # finds a run by its id only after that.
 
 

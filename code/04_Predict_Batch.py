@@ -69,9 +69,10 @@ import pandas as pd
 from mlflow.types import ColSpec, Schema
 from sklearn.model_selection import train_test_split
 
-output = batches.place_for(args.output, args.batch)
+source = workarea.root() / "data" / "wine-quality.csv"
+output = batches.place_for(args.output, args.batch or source)
 if args.batch is None:
-    wines = pd.read_csv(workarea.root() / "data" / "wine-quality.csv")
+    wines = pd.read_csv(source)
     np.random.seed(40)
     batch = train_test_split(wines)[1].reset_index(drop=True)
 else:

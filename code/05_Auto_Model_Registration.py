@@ -85,7 +85,7 @@ page, shown = store.run_page(run), "; the tag registered_alias of the run says c
 if version:
     model_uri = f"models:/{REGISTERED_MODEL}/{version}"
     where = f"Model registry > {REGISTERED_MODEL}, its versions"
-    page = store.model_page(REGISTERED_MODEL)
+    page = store.model_page(REGISTERED_MODEL, version)
     with store.may_refuse("a tag of the version", instead="the run's tags"):
         client.set_model_version_tag(REGISTERED_MODEL, str(version), "training_data", DATA)
     with store.may_refuse("an alias", instead="the run's tags"):

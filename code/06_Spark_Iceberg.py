@@ -31,13 +31,14 @@ FIRST_ROWS = [
     (2, "spark f g h", 1.0),
     (3, "hadoop mapreduce", 0.0),
 ]
+from cmlflow import libraries, options, snapshots, store, workarea
+from cmlflow.spark import start_spark
+
+options.parser().parse_args()  # this lesson has no options, but answers to --help
 for row_id, text, label in FIRST_ROWS:
     print(f"row {row_id}: {text!r}, label {label:.0f}")
 
 import mlflow
-
-from cmlflow import libraries, snapshots, store, workarea
-from cmlflow.spark import start_spark
 
 spark = start_spark(CONNECTION_NAME)
 store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own

@@ -17,7 +17,7 @@ Run        python code/07_Keep_Snapshot.py, or Run All in a CML session
 # snapshots. Some wines have a twin: another row with the same measurements.
 import pandas as pd
 
-from cmlflow import errors, libraries, snapshots, store, workarea
+from cmlflow import errors, libraries, options, snapshots, store, workarea
 from cmlflow.spark import start_spark
 
 CONNECTION_NAME = "go01-aw-dl"
@@ -26,6 +26,7 @@ EXPERIMENT = "keep-snapshot"
 REGISTERED_MODEL = "wine-forest"
 LESSON = "code/07_Keep_Snapshot.py"
 
+options.parser().parse_args()  # this lesson has no options, but answers to --help
 wines = pd.read_csv(workarea.root() / "data" / "wine-quality.csv").astype("float64")
 wines.columns = [name.replace(" ", "_") for name in wines.columns]
 wines.insert(0, "wine_id", range(len(wines)))
@@ -39,7 +40,12 @@ print(f"{len(wines)} wines; {twins} of the first 3000 are twins of an earlier on
 # -------------------
 # Each write makes a snapshot, and each snapshot keeps files. So sooner or later someone expires
 # the old ones, and with them the rows that models were trained on.
+import mlflow
+
 spark = start_spark(CONNECTION_NAME)
+store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
+mlflow.end_run()  # close a run that an earlier cell left open
+mlflow.set_experiment(EXPERIMENT)
 snapshots.require_ours(spark, TABLE, made_by=LESSON)
 rows = spark.createDataFrame(wines[:1500])
 rows.writeTo(TABLE).using("iceberg").tableProperty("made_by", LESSON).createOrReplace()
@@ -95,14 +101,10 @@ print(f"{len(TRAINING_CODE.splitlines())} lines of training code, params {PARAMS
 # One run on the second snapshot
 # ------------------------------
 # The baseline predicts the mean grade of the training wines.
-import mlflow
 import numpy as np
 import sklearn
 from mlflow.models import infer_signature
 
-store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
-mlflow.end_run()  # close a run that an earlier cell left open
-mlflow.set_experiment(EXPERIMENT)
 rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {second.snapshot_id}")
 with mlflow.start_run(run_name="forest") as run:
     mlflow.set_tags(second.tags | {"row_count": rows.count()})
@@ -170,6 +172,8 @@ for snapshot in (first, second):
         kept = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {source.snapshot_id}").count()
         print(f"snapshot {snapshot.snapshot_id} is kept: {kept} wines")
     except errors.SnapshotNotFound:
+        if snapshot is second:
+            raise
         print(f"snapshot {snapshot.snapshot_id} is gone")
 
 # %%

@@ -9,9 +9,9 @@ Needs      Spark (in CML: a session with the Spark add-on); 07_Keep_Snapshot.py;
 Run        python code/08_Reproduce_Run.py [--run-id ID] [--model NAME --version N | --alias A]
            [--trust]
 
-The lesson runs code that was logged with a run. If you made that run yourself, in this working
-area or this CML project, it starts at once. For any other run it asks for --trust: read the code
-first, because it can do whatever you can.
+The lesson runs code that was logged with a run. If your user made that run, in this working area
+or this CML project, it starts at once. For any other run it asks for --trust: read the code first,
+because it can do whatever you can.
 """
 
 # %%
@@ -23,7 +23,7 @@ first, because it can do whatever you can.
 import mlflow.data
 
 from cmlflow import errors, options, reproduction, snapshots, store, workarea
-from cmlflow.snapshots.dataset import IcebergSource, training_dataset
+from cmlflow.dataset import IcebergSource, training_dataset
 
 EXPERIMENT = "reproductions"
 LESSONS = ("keep-snapshot", "xgboost-fraud", "sparkml-experiment")
@@ -39,11 +39,20 @@ args = vars(parser.parse_args())
 trust = args.pop("trust")
 chosen = {name: value for name, value in args.items() if value is not None}
 reproduction.require_one_run(chosen, trust)
+print("The run to repeat:", ", ".join(map(str, chosen.values())) or "the newest on a snapshot")
 
+# %%
+#
+# Find it
+# -------
+# A run of 15_XGBoost_Distributed.py logs no code, so we do not take one unasked.
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
 found = store.choose_run(
     **chosen,
-    wanted=lambda run: training_dataset(run) or "iceberg_snapshot_id" in run.data.tags,
+    wanted=lambda run: (
+        "num_workers" not in run.data.params
+        and (training_dataset(run) or "iceberg_snapshot_id" in run.data.tags)
+    ),
     experiments=LESSONS,
 )
 if found is None:

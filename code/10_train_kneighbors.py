@@ -13,8 +13,8 @@ Run        python code/10_train_kneighbors.py [--n-neighbors 5]
 # Data with two classes
 # ---------------------
 # We generate 1,000 rows with 20 features, and keep 250 of them for testing. You can set the option
-# in three ways: on the command line, as the environment variable CMLFLOW_N_NEIGHBORS, or for a
-# CML job among the job's environment variables, because a job may ignore arguments.
+# in two ways: on the command line, or as the environment variable CMLFLOW_N_NEIGHBORS. In a CML
+# job use the variable, because a job may ignore its arguments.
 from cmlflow import options, samples, store
 
 parser = options.parser()

@@ -259,7 +259,8 @@ found = mlflow.search_runs(
 earlier = [  # we check the result ourselves, because a managed store may ignore the filter
     one
     for one in store.newest_first(found)
-    if one.data.tags.get("iceberg_snapshot_id") == snapshot.parent_id
+    if snapshot.parent_id is not None
+    and one.data.tags.get("iceberg_snapshot_id") == snapshot.parent_id
     and store.status(one) == "FINISHED"
     and "n_jobs" in one.data.params  # not a run of 15_XGBoost_Distributed.py
 ]

@@ -225,10 +225,19 @@ if not beside:
 for name in ("average_precision", "roc_auc", "log_loss"):
     one = f"; one machine: {beside[0].data.metrics[name]:.3f}" if beside else ""
     print(f"{name:>17}: {metrics[name]:.3f}{one}")
-page = store.compare_page([run, *beside[:1]]) if beside else store.run_page(run, "model-metrics")
+
+# %%
+#
+# Where to look
+# -------------
+# The page that compares both runs begins with a figure; scroll to Metrics.
+page, place = store.run_page(run, "model-metrics"), "this run, Model metrics"
+if beside:
+    page = store.compare_page([run, beside[0]])
+    place = "this run beside that of one machine: Metrics"
 print(
     f"Done: average precision {metrics['average_precision']:.3f}; baseline: "
     f"{metrics['baseline_average_precision']:.3f} (run {run.info.run_id})\n"
-    f"Look at: Experiments > {EXPERIMENT}, this run beside that of one machine: Metrics.\n"
+    f"Look at: Experiments > {EXPERIMENT}, {place}.\n"
     f"Open the UI: {store.how_to_open_ui(page)}"
 )

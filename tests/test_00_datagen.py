@@ -26,8 +26,6 @@ from sklearn.preprocessing import StandardScaler
 
 from cmlflow.spark import iceberg_jar
 
-pytestmark = pytest.mark.once
-
 SCRIPT = "00_datagen.py"
 TABLE = "transactions"
 ROWS = 10_000

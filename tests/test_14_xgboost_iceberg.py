@@ -312,7 +312,6 @@ def test_a_score_becomes_a_decision(lesson):
     assert round(1 / recall) == 7  # "this model finds only one fraud in seven"
 
 
-@pytest.mark.once
 def test_the_readme_prints_its_numbers(lesson):
     readme = " ".join((CODE / "README.md").read_text(encoding="utf-8").split())
     first, second = lesson.first.data.metrics, lesson.second.data.metrics

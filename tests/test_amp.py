@@ -52,7 +52,6 @@ def tasks(kind):
     return [task for task in AMP["tasks"] if task["type"] == kind]
 
 
-@pytest.mark.once
 class TestTheFile:
     @pytest.mark.parametrize(
         ("field", "longest"),
@@ -140,7 +139,6 @@ def cells_of(script):
     return (ROOT / script).read_text(encoding="utf-8").split("\n# %%\n")
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("script", [INSTALL, "cml/mlflow_ui.py", "cml/patch_spark_executor.py"])
 def test_nothing_ties_a_script_to_a_kernel_or_to_a_terminal(script):
     text = (ROOT / script).read_text(encoding="utf-8")
@@ -229,7 +227,6 @@ def install(python, folder, script=ROOT / INSTALL, **extra):
     )
 
 
-@pytest.mark.once
 class TestInstallDependencies:
     @pytest.mark.network
     def test_it_needs_nothing_but_pip_and_runs_from_any_folder(self, bare_python, tmp_path):

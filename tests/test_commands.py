@@ -31,8 +31,6 @@ import tutorial
 from cmlflow.processes import free_port
 from cmlflow.spark import iceberg_jar
 
-pytestmark = pytest.mark.once
-
 
 def make(*words, work, **options):
     return finish(start_command("make", "--no-print-directory", *words, work=work, **options))

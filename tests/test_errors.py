@@ -6,8 +6,6 @@ import pytest
 
 from cmlflow import errors
 
-pytestmark = pytest.mark.once
-
 CLASSES = {name: found for name, found in vars(errors).items() if isinstance(found, type)}
 
 

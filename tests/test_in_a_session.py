@@ -95,7 +95,6 @@ def test_each_spark_lesson_reaches_its_last_line_twice(spark_session, lesson):
 
 
 @pytest.mark.spark
-@pytest.mark.once
 @pytest.mark.parametrize("readme", printed.READMES, ids=["README", "code/README"])
 def test_the_readmes_show_what_the_lessons_print(readme, session, spark_session, module_work):
     again = [*session, *spark_session]
@@ -107,13 +106,11 @@ def test_the_readmes_show_what_the_lessons_print(readme, session, spark_session,
         assert printed.masked(text) == printed.masked(printed.moved(out, module_work)), lesson
 
 
-@pytest.mark.once
 def test_the_walkthrough_shows_every_lesson_in_order():
     lessons = [lesson for lesson, _ in printed.shown(printed.READMES[1])]
     assert lessons == list(tutorial.LESSONS)
 
 
-@pytest.mark.once
 def test_ids_times_and_paths_are_all_that_may_differ():
     one = "run 0123456789abcdef0123456789abcdef at 2026-01-01 10:00:00: rmse 0.822  \n"
     two = "run fedcba9876543210fedcba9876543210 at 2026-12-31 23:59:59: rmse 0.822\n"

@@ -8,8 +8,6 @@ from conftest import CODE
 
 from cmlflow import errors, options
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture
 def parser():
@@ -188,11 +186,7 @@ def test_no_lesson_has_an_option_whose_variable_is_taken():
         assert not {"--workarea", "--iceberg-jar"} & set(added), path.name
 
 
-def lessons_with_options():
-    return [path.name for path in CODE.glob("[0-9]*.py") if "parse_args()" in path.read_text()]
-
-
-@pytest.mark.parametrize("script", sorted(lessons_with_options()))
+@pytest.mark.parametrize("script", sorted(path.name for path in CODE.glob("[0-9]*.py")))
 def test_help_shows_the_title_and_the_options_and_runs_nothing(warm, tmp_path, script):
     text = (CODE / script).read_text(encoding="utf-8")
     done = warm.run_script(script, tmp_path, "--help")

@@ -11,8 +11,6 @@ from servers import alive, ask, end, family_of
 
 from cmlflow import processes
 
-pytestmark = pytest.mark.once
-
 WORKER = "import time; print('ready', flush=True); time.sleep(10_000)"
 STUBBORN_WORKER = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {WORKER}"
 STUBBORN = f"""

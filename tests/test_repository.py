@@ -10,8 +10,6 @@ from conftest import ROOT
 
 from cmlflow.workarea import MADE_BY_LESSONS
 
-pytestmark = pytest.mark.once
-
 # What a reader may be sent to: the machine itself, sources of data and licences, invented names.
 HOSTS = r"127\.0\.0\.1|repo1\.maven\.org|www\.apache\.org|doi\.org|creativecommons\.org"
 INVENTED = r"(?:[\w-]+\.)*example(?:\.org)?|me|user|a\.site"

@@ -194,3 +194,20 @@ def test_other_libraries_are_the_first_thing_to_mend():
         "run:  pip install 'a==1' 'b'"
     )
     assert str(reproduction.not_repeated("different: rows", SAME, "look")).endswith("\nlook")
+
+
+def test_a_file_that_could_not_be_asked_for_gets_no_verdict():
+    verdicts = []
+    uri = "runs:/1/training.py"
+    with (
+        pytest.raises(errors.StoreError, match="could not be read: TimeoutError") as caught,
+        reproduction.impossible_without(uri, verdicts.append),
+    ):
+        raise TimeoutError("http://me:secret@mlflow.example did not answer")
+    assert verdicts == [] and "secret" not in str(caught.value)
+    with (
+        pytest.raises(errors.MissingStep, match=uri),
+        reproduction.impossible_without(uri, verdicts.append),
+    ):
+        raise OSError("No such file or directory: training.py")
+    assert verdicts == ["impossible: the run has no training.py"]

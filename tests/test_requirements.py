@@ -8,8 +8,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from resolution import FILES, PYTHONS, RESOLVED, line_for, pins, requirements
 
-pytestmark = pytest.mark.once
-
 
 def installed_with(names):
     """The names of packages, and of all that they require here, extras left out."""

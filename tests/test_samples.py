@@ -6,8 +6,6 @@ from sklearn.model_selection import train_test_split
 
 from cmlflow import samples
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture(scope="module")
 def parts():

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, client_of, python, runs_in, table_in
 
 from cmlflow import errors, snapshots
-from cmlflow.snapshots.dataset import IcebergSource
+from cmlflow.dataset import IcebergSource
 
 pytestmark = pytest.mark.spark
 TABLE = "spark_catalog.default.parcels"
@@ -285,7 +285,7 @@ def test_another_catalog_is_told_apart_from_an_expired_snapshot(tmp_path, area, 
     printed = warm.python(
         "import sys, mlflow.data\n"
         "from cmlflow import errors\n"
-        "from cmlflow.snapshots.dataset import IcebergSource\n"
+        "from cmlflow.dataset import IcebergSource\n"
         "try:\n"
         "    IcebergSource.from_json(sys.argv[1]).load()\n"
         "except errors.WrongCatalog as error:\n"

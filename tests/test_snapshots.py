@@ -8,7 +8,7 @@ from cmlflow import errors, snapshots
 from cmlflow.errors import MissingStep
 from cmlflow.spark import start_spark
 
-pytestmark = [pytest.mark.spark, pytest.mark.once]
+pytestmark = [pytest.mark.spark]
 MADE_BY = "code/lesson.py"
 
 

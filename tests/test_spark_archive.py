@@ -8,8 +8,6 @@ from test_spark_java import fake_java
 from cmlflow import errors, spark
 from cmlflow.spark import archive
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:

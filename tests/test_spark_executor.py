@@ -9,8 +9,6 @@ import sys
 import pytest
 from conftest import LIMIT, ROOT, Kernel, clean_environment
 
-pytestmark = pytest.mark.once
-
 SCRIPT = ROOT / "cml" / "patch_spark_executor.py"
 EXAMPLE = ROOT / "spark-executor.json"
 

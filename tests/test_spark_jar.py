@@ -9,8 +9,6 @@ import pytest
 from cmlflow import errors, spark
 from cmlflow.spark import jar
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:

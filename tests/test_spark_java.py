@@ -7,8 +7,6 @@ import pytest
 from cmlflow import errors
 from cmlflow.spark import java, reason
 
-pytestmark = pytest.mark.once
-
 
 def fake_java(home: Path, says: str) -> Path:
     """A folder with a `java` that runs a line of shell."""

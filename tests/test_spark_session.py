@@ -21,8 +21,6 @@ from filelock import FileLock
 from cmlflow import errors, spark
 from cmlflow.spark import archive, local
 
-pytestmark = pytest.mark.once
-
 INTERRUPT = """
 lesson = os.getpid()
 rows = spark.sparkContext.parallelize([signal.SIGINT], 1)

@@ -9,8 +9,6 @@ from conftest import CODE, ROOT, run_script
 
 import tutorial
 
-pytestmark = pytest.mark.once
-
 LESSONS = sorted(path.name for path in CODE.glob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WALK = (CODE / "README.md").read_text(encoding="utf-8")

@@ -9,8 +9,6 @@ from cmlflow import errors, workarea
 
 
 class TestRoot:
-    pytestmark = pytest.mark.once
-
     def test_it_is_found_from_any_folder(self, tmp_path):
         printed = python("from cmlflow import workarea; print(workarea.root())", tmp_path)
         assert printed.strip() == str(ROOT)
@@ -151,8 +149,6 @@ class TestSamePlace:
 
 
 class TestClean:
-    pytestmark = pytest.mark.once
-
     def test_it_removes_what_lessons_made_and_nothing_else(self, tmp_path, monkeypatch):
         kept = (
             *("data/mine.csv", "data/predictions-1.unfinished", "mlflow.db-backup", "notes.txt"),

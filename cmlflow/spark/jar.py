@@ -30,8 +30,8 @@ def iceberg_jar() -> Path:
     The environment variable CMLFLOW_ICEBERG_JAR names a file to use instead.
 
     Raises:
-        JarUnavailable: no network, a file that is not there or no Iceberg for Spark, a folder that
-            Java cannot read it from, or a download that is not the jar whose SHA-512 is pinned
+        JarUnavailable: no network, a file that is missing or is not Iceberg for Spark, a folder
+            that Java cannot read, or a download that is not the jar whose SHA-512 is pinned
             here; an incomplete file is never left in the cache.
     """
     from platformdirs import user_cache_path

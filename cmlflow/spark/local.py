@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LONGEST_WAIT_S = 5
-"""Java outlives a killed lesson by about half a second; nobody waits longer without a reason."""
+"""Java outlives a killed lesson by about half a second; after that, another lesson is running."""
 OF_ANOTHER_SPARK = (
     "SPARK_HOME",
     "SPARK_CONF_DIR",

@@ -1,6 +1,6 @@
 """One snapshot of an Iceberg table: its facts, and the Iceberg tag that keeps it.
 
-As an MLflow dataset it is made by `mlflow.data.from_iceberg`; see `cmlflow.snapshots.dataset`.
+As an MLflow dataset it is made by `mlflow.data.from_iceberg`; see `cmlflow.dataset`.
 """
 
 from __future__ import annotations

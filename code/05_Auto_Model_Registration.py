@@ -84,13 +84,14 @@ model_uri, where = f"runs:/{run.info.run_id}/model", f"Experiments > {EXPERIMENT
 page, shown = store.run_page(run), "; the tag registered_alias of the run says champion"
 if version:
     model_uri = f"models:/{REGISTERED_MODEL}/{version}"
-    where = f"Model registry > {REGISTERED_MODEL}, its versions"
+    where = f"Model registry > {REGISTERED_MODEL} > Version {version}"
     page = store.model_page(REGISTERED_MODEL, version)
     with store.may_refuse("a tag of the version", instead="the run's tags"):
         client.set_model_version_tag(REGISTERED_MODEL, str(version), "training_data", DATA)
     with store.may_refuse("an alias", instead="the run's tags"):
         client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(version))
-        model_uri, shown = f"models:/{REGISTERED_MODEL}@champion", " and the alias champion"
+        model_uri = f"models:/{REGISTERED_MODEL}@champion"
+        shown = ", its alias champion and its schema"
 print(f"The champion is {model_uri}")
 
 # %%

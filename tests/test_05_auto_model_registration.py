@@ -53,7 +53,7 @@ def test_only_the_newest_run_has_the_tag_champion(passes, module_work):
 
 
 def test_the_last_lines_name_the_alias(passes):
-    where = f"Model registry > {NAME}, its versions and the alias champion."
+    where = f"Model registry > {NAME} > Version 2, its alias champion and its schema."
     assert f"\nLook at: {where}\n" in passes[1]
 
 
@@ -82,7 +82,7 @@ def test_a_registry_without_aliases_is_told_in_one_line_and_the_tags_carry_the_f
     printed = warm.succeed(SCRIPT, work)
     (line,) = (line for line in printed.splitlines() if "No alias" in line)
     assert "see the run's tags" in line
-    assert "its versions; the tag registered_alias of the run says champion.\n" in printed
+    assert "; the tag registered_alias of the run says champion.\n" in printed
     assert "alias champion" not in printed
     assert f"Done: models:/{NAME}/1 is version 1 and predicts the same" in printed
     assert client_of(work).get_registered_model(NAME).aliases == {}

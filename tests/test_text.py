@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import mlflow
 import pytest
@@ -217,7 +219,18 @@ def run_uuid(work):
     return str(caught.value)
 
 
-PROVOKED = {"artifact_path": deprecated, "run_uuid": run_uuid}
+def without_packages(work):
+    """What the Python says that the environment was made with."""
+    script = str(CODE / "01_Experiment.py")
+    return subprocess.run([sys._base_executable, script], capture_output=True, text=True).stderr
+
+
+PROVOKED = {
+    "artifact_path": deprecated,
+    "cloudpickle": deprecated,
+    "run_uuid": run_uuid,
+    "pandas": without_packages,
+}
 ELSEWHERE = {"flask": "test_02_log_model.py"}
 
 

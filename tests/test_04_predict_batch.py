@@ -152,7 +152,7 @@ def test_rows_one_field_longer_than_the_header_are_not_scored_with_shifted_colum
         (("--batch", ""), "--batch cannot be read: the path is empty."),
         (("--output", ""), "cannot be written: the path is empty."),
         (("--output", "data"), "data cannot be written: it is a folder."),
-        (("--batch", "mine.csv", "--output", "mine.csv"), "it is the batch itself."),
+        (("--batch", "mine.csv", "--output", "mine.csv"), "it holds the rows to score."),
     ],
 )
 def test_a_path_of_no_use_is_refused_before_anything_is_written(

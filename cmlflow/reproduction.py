@@ -91,11 +91,10 @@ def compare(first: Training, again: Training) -> pd.DataFrame:
         ("rows", first.row_count, again.row_count, str(first.row_count) == str(again.row_count))
     ]
     for name in sorted({*first.metrics, *again.metrics}):
-        # As text: there a NaN equals a NaN, and each other number has a text of its own. As a set:
-        # a store of files keeps a value again when MLflow 3 links it to a model.
+        # As text: there a NaN equals a NaN, and each other number has a text of its own.
         texts = [
             sorted(
-                {repr((int(step), float(value))) for step, value in training.metrics.get(name, [])}
+                repr((int(step), float(value))) for step, value in training.metrics.get(name, [])
             )
             for training in (first, again)
         ]

@@ -24,6 +24,7 @@ READMES = (ROOT / "README.md", CODE / "README.md")
 FOLDER = "/home/you/lessons"
 """What stands for the working area in the READMEs."""
 MASKS = {
+    r"%22": '"',
     r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])": "<id>",
     r"\b\d{15,19}\b *": "<snapshot>",
     r"\+[-+]+\+": "<line of a table>",

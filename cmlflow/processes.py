@@ -122,6 +122,8 @@ def _end_with_parent() -> None:
     end = f"trap '' TERM; kill -TERM 0; sleep {GRACE_S}; kill -KILL 0"
 
     def watch() -> None:
+        # A signal must reach the main thread: another one notes it, but wakes nobody who sleeps.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         os.read(pipe, 1)
         subprocess.Popen(["/bin/sh", "-c", end], stdout=nothing, stderr=nothing)
 

@@ -316,7 +316,12 @@ class TestConnection:
         monkeypatch.setenv("CDSW_PROJECT_ID", "a-b")
         monkeypatch.setenv("CONNECTION_NAME", "typo")
         monkeypatch.syspath_prepend(STANDINS)
+        self.forget_cml()  # another test may have met our folder of that name
         yield
+        self.forget_cml()
+
+    @staticmethod
+    def forget_cml():
         for name in ("cml", "cml.data_v1"):
             sys.modules.pop(name, None)
 

@@ -11,6 +11,8 @@ LessonError              any of these; its text has three lines: found, expected
     SnapshotNotFound     the table has no such snapshot, or it has expired
     WrongCatalog         this session looks into another catalog than the one that is named
     TableTaken           a table of this name is there, and no lesson made it
+    ServingError         an endpoint does not serve what it should, or not at all
+    WorkbenchError       the workbench, asked by API v2, refuses or does not answer
     PinTaken             the Iceberg tag of a model version keeps another snapshot
 """
 
@@ -81,3 +83,11 @@ class TableTaken(LessonError):
 
 class PinTaken(LessonError):
     """The Iceberg tag of this model version already keeps another snapshot."""
+
+
+class ServingError(LessonError):
+    """An endpoint does not serve what it should, or not at all."""
+
+
+class WorkbenchError(LessonError):
+    """The workbench, asked by API v2, refuses or does not answer."""

@@ -72,7 +72,9 @@ class Answer:
             if isinstance(found, dict) and key in found:
                 found = found[key]
         # Records, as of a model that returns a table with one column.
-        if isinstance(found, list) and all(isinstance(one, dict) and len(one) == 1 for one in found):
+        if isinstance(found, list) and all(
+            isinstance(one, dict) and len(one) == 1 for one in found
+        ):
             found = [value for one in found for value in one.values()]
         try:
             if self.status != 200 or not isinstance(found, list):

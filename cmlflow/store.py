@@ -158,7 +158,7 @@ def find_run(run_id: str, experiments: Iterable[str] = ()) -> Run | None:
     if all_are_known and any(_says_absent(error) for error in refusals):
         return None
     raise StoreError(
-        f"The store did not say whether it has a run {run_id}: {_one_line(refusals[-1])}",
+        f"The store did not say whether it has a run {run_id}: {one_line(refusals[-1])}",
         "a store that answers, and a run of this project",
         f"To see what it holds, open:  {how_to_open_ui()}",
     ) from None  # the cause may show a password
@@ -212,7 +212,7 @@ def choose_run(
         elif version is not None:
             versions = [client.get_model_version(model, str(version))]
         else:  # a managed registry may ignore the filter
-            found = client.search_model_versions(_named(model) if model else "")
+            found = client.search_model_versions(named_model(model) if model else "")
             versions = [one for one in found if model in (None, one.name)]
     except Exception as error:
         refusal = error
@@ -221,12 +221,12 @@ def choose_run(
         named = f"version {version}" if version is not None else f"alias {alias!r}"
         if one_is_named and _says_absent(refusal):
             raise BadInput(
-                f"The registered model {model!r} has no {named}: {_one_line(refusal)}",
+                f"The registered model {model!r} has no {named}: {one_line(refusal)}",
                 "a version or an alias that is there",
                 f"To see what there is, open:  {how_to_open_ui(model_page(model))}",
             ) from refusal
         raise StoreError(
-            f"The registry gave no version of {model or 'any model'}: {_one_line(refusal)}",
+            f"The registry gave no version of {model or 'any model'}: {one_line(refusal)}",
             "a registry that answers, or the id of a run",
             "To choose a run by its id, add:  --run-id <run id>",
         ) from None  # the cause may show a password
@@ -239,7 +239,7 @@ def choose_run(
         if run is not None and (one_is_named or wanted(run)):
             return run, f"models:/{one.name}/{one.version}"
     if model is None:
-        for run in newest_first(_runs_of(experiments)):
+        for run in newest_first(runs_of(experiments)):
             if status(run) == "FINISHED" and wanted(run):
                 find_run(run.info.run_id, experiments)  # sets its experiment where CML asks for it
                 return run, f"runs:/{run.info.run_id}/model"
@@ -323,7 +323,7 @@ def version_of(logged: ModelInfo, run: Run, model: str) -> int:
         return int(logged.registered_model_version)
     found, refusal = [], None
     try:
-        found = mlflow.MlflowClient().search_model_versions(_named(model))
+        found = mlflow.MlflowClient().search_model_versions(named_model(model))
     except Exception as error:
         refusal = error
     run_id = run.info.run_id
@@ -331,7 +331,7 @@ def version_of(logged: ModelInfo, run: Run, model: str) -> int:
     if not numbers:
         raise StoreError(
             f"The registry does not tell which version of {model!r} run {run_id} became"
-            + (f": {_one_line(refusal)}" if refusal else "."),
+            + (f": {one_line(refusal)}" if refusal else "."),
             "a registry that lists its versions",
             f"To see whether it has one, open:  {how_to_open_ui(model_page(model))}",
         ) from None  # the cause may show a password
@@ -393,33 +393,20 @@ def how_to_open_ui(page: str = "") -> str:
     return f"the MLflow UI of {urlunsplit(shown)}" + (f"/{page}" if page else "")
 
 
-def _chosen_uri() -> str:
-    """Return the address of the store that the environment names, or nothing."""
-    return os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-
-
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Return the first line of an error, without the password that an address may hold."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     first = re.sub(r"(\w://)[^\s'\"]*@", r"\1", first)
     return re.sub(r"\?[^\s'\")]*", "", first)[:300]
 
 
-def _says_absent(error: Exception) -> bool:
-    """Tell whether a store answered that what was asked for is not there."""
-    return getattr(error, "error_code", "") in (
-        "RESOURCE_DOES_NOT_EXIST",
-        "INVALID_PARAMETER_VALUE",  # a text that cannot be an id
-        "NOT_FOUND",
-    )
-
-
-def _named(model: str) -> str:
+def named_model(model: str) -> str:
+    """Return the filter that finds the versions of a registered model."""
     mark = '"' if "'" in model else "'"
     return f"name = {mark}{model}{mark}"
 
 
-def _runs_of(experiments: Iterable[str]) -> list[Run]:
+def runs_of(experiments: Iterable[str]) -> list[Run]:
     """Return the runs of those experiments that are there.
 
     Raises:
@@ -438,11 +425,25 @@ def _runs_of(experiments: Iterable[str]) -> list[Run]:
             runs += mlflow.search_runs([found.experiment_id], output_format="list")
         except Exception as error:
             raise StoreError(
-                f"The store gave no runs of the experiment {name!r}: {_one_line(error)}",
+                f"The store gave no runs of the experiment {name!r}: {one_line(error)}",
                 "a store that answers",
                 f"To see what it holds, open:  {how_to_open_ui()}",
             ) from None  # the cause may show a password
     return runs
+
+
+def _chosen_uri() -> str:
+    """Return the address of the store that the environment names, or nothing."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+
+
+def _says_absent(error: Exception) -> bool:
+    """Tell whether a store answered that what was asked for is not there."""
+    return getattr(error, "error_code", "") in (
+        "RESOURCE_DOES_NOT_EXIST",
+        "INVALID_PARAMETER_VALUE",  # a text that cannot be an id
+        "NOT_FOUND",
+    )
 
 
 def _make_experiment(name: str) -> None:
@@ -487,7 +488,7 @@ def _require_an_answer() -> None:
         if getattr(error, "error_code", "") == "PERMISSION_DENIED":
             return  # one may log without being allowed to list
         raise StoreError(
-            f"The store that MLFLOW_TRACKING_URI names cannot be used: {_one_line(error)}",
+            f"The store that MLFLOW_TRACKING_URI names cannot be used: {one_line(error)}",
             "the address of an MLflow store that is running",
             "To use a store in the project instead, run:  unset MLFLOW_TRACKING_URI",
         ) from None  # the cause may show a password

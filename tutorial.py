@@ -25,6 +25,7 @@ from pathlib import Path
 
 from cmlflow import spark, store, workarea
 from cmlflow.errors import JarUnavailable
+from cmlflow.processes import error_message
 
 CODE = Path(__file__).resolve().parent / "code"
 SECOND_PASSES = {
@@ -53,12 +54,6 @@ def command(*words: str | Path) -> str:
             word = word.relative_to(Path.cwd())
         typed.append(f'"{word}"' if " " in str(word) else str(word))
     return " ".join(typed)
-
-
-def error_message(stderr: str) -> str:
-    """Return the message of the last traceback in what a lesson printed, without any stack."""
-    last = stderr.rpartition("Traceback (most recent call last):\n")[2]
-    return spark.reason(re.sub(r"\A(?:[ \t].*\n)*", "", last).strip())
 
 
 def how_it_ended(stderr: str, code: int) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import runpy
 import signal
 import socket
@@ -25,6 +26,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 GRACE_S = 3
@@ -32,7 +34,12 @@ GRACE_S = 3
 
 
 def start(
-    program: str, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    program: str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: IO | None = None,
+    stderr: IO | None = None,
 ) -> subprocess.Popen:
     """Start a Python program that ends when this process ends, however that ends.
 
@@ -44,6 +51,8 @@ def start(
         arguments: the program's own.
         env: its environment, by default that of this process.
         cwd: the folder in which it starts, by default that of this process.
+        stdout: a file for what it prints, by default where this process prints.
+        stderr: a file for its errors, likewise.
 
     Returns:
         The child; `stop` ends it. Its standard input is not for use.
@@ -53,6 +62,8 @@ def start(
         env=env,
         cwd=cwd,
         stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         start_new_session=True,
     )
 
@@ -77,6 +88,16 @@ def running(
         yield child
     finally:
         stop(child)
+
+
+def error_message(stderr: str) -> str:
+    """Return the message of the last traceback in what a program printed, without any stack."""
+    from cmlflow.spark import reason
+
+    if "Traceback (most recent call last):\n" not in stderr:
+        return ""
+    last = stderr.rpartition("Traceback (most recent call last):\n")[2]
+    return reason(re.sub(r"\A(?:[ \t].*\n)*", "", last).strip())
 
 
 def free_port() -> int:

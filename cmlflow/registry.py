@@ -111,6 +111,26 @@ def tagged(model: str, experiment: str, alias: str = CHAMPION) -> list[Run]:
     return [run for run in store.runs_of([experiment]) if wanted.items() <= run.data.tags.items()]
 
 
+def tag_champion(version: Version, experiment: str) -> None:
+    """Let the tags say that this version is the champion, and no other is.
+
+    The new one is tagged first: between the two steps there are two champions, never none.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for key, value in (
+        ("registered_model", version.model),
+        ("registered_version", str(version.number)),
+        ("registered_alias", CHAMPION),
+    ):
+        client.set_tag(version.run_id, key, value)
+    with store.may_refuse("removal of the tag from earlier runs", instead="the registry"):
+        for other in tagged(version.model, experiment):
+            if other.info.run_id != version.run_id:
+                client.delete_tag(other.info.run_id, "registered_alias")
+
+
 def _listed_by_the_workbench(model: str) -> dict[int, str]:
     """Return the run of each version, by its number, as API v2 tells it."""
     api = workbench.client()

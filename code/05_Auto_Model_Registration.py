@@ -5,7 +5,8 @@ You learn  registered_model_name, model versions, aliases
 Reads      data/wine-quality.csv
 Writes     MLflow experiment "auto-registration": one run; registered model "Auto-Deployed Model"
 Needs      in CML the AI Registry, or the model is logged only; about 6 seconds
-Run        python code/05_Auto_Model_Registration.py, or Run All in a CML session
+Run        python code/05_Auto_Model_Registration.py [--alpha 0.6] [--l1-ratio 0.6]
+           [--alias champion]
 """
 
 # %%
@@ -20,18 +21,25 @@ from sklearn.linear_model import ElasticNet
 from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import train_test_split
 
-from cmlflow import errors, options, store, workarea
+from cmlflow import errors, options, registry, store, workarea
 
-options.parser().parse_args()  # this lesson has no options: with --help it ends here
+parser = options.parser()
+help_alpha = "strength of the penalty, 0 or more"
+parser.add_argument("--alpha", type=options.number(0), default=0.6, help=help_alpha)
+help_l1 = "share of L1 in the penalty, from 0 to 1"
+parser.add_argument("--l1-ratio", type=options.number(0, 1), default=0.6, help=help_l1)
+help_alias = "the new version becomes champion, or challenger: it is only proposed"
+aliases = ("champion", "challenger")
+parser.add_argument("--alias", choices=aliases, default="champion", help=help_alias)
+args = parser.parse_args()
 DATA, TARGET = "data/wine-quality.csv", "quality"
-ALPHA, L1_RATIO = 0.6, 0.6
 
 wines = pd.read_csv(workarea.root() / DATA).astype("float64")
 np.random.seed(40)
 train, test = train_test_split(wines)
 X_train, y_train = train.drop(columns=TARGET), train[TARGET]
 X_test, y_test = test.drop(columns=TARGET), test[TARGET]
-model = ElasticNet(alpha=ALPHA, l1_ratio=L1_RATIO, random_state=42).fit(X_train, y_train)
+model = ElasticNet(alpha=args.alpha, l1_ratio=args.l1_ratio, random_state=42).fit(X_train, y_train)
 predictions = model.predict(X_test)
 rmse = mean_squared_error(y_test, predictions) ** 0.5
 baseline_rmse = mean_squared_error(y_test, np.full(len(y_test), y_train.mean())) ** 0.5
@@ -55,7 +63,7 @@ mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 version = None
 with mlflow.start_run(run_name="registered") as run:
-    mlflow.log_params({"alpha": ALPHA, "l1_ratio": L1_RATIO})
+    mlflow.log_params({"alpha": args.alpha, "l1_ratio": args.l1_ratio})
     mlflow.log_metrics({"rmse": rmse, "baseline_rmse": baseline_rmse})
     mlflow.set_tag("training_data", DATA)
     with store.may_refuse("a model version", instead="the run; the AI Registry must be enabled"):
@@ -78,10 +86,11 @@ print(f"Registered model {REGISTERED_MODEL!r}, version {version}" if version els
 # --------------------------------------------
 # An **alias** is a name that points at one version. `models:/<name>@champion` loads the version
 # that it points at now, and one call moves it. Here every new version becomes champion
-# automatically; a real project compares first. The version also gets the tag that names the data.
+# automatically; a real project compares first, as 22_Promote_Model.py does. The version also gets
+# the tag that names the data.
 client = mlflow.MlflowClient()
 model_uri, where = f"runs:/{run.info.run_id}/model", f"Experiments > {EXPERIMENT} > registered"
-page, shown = store.run_page(run), "; the tag registered_alias of the run says champion"
+page, shown = store.run_page(run), f"; the tag registered_alias of the run says {args.alias}"
 if version:
     model_uri = f"models:/{REGISTERED_MODEL}/{version}"
     where = f"Model registry > {REGISTERED_MODEL} > Version {version}"
@@ -89,27 +98,25 @@ if version:
     with store.may_refuse("a tag of the version", instead="the run's tags"):
         client.set_model_version_tag(REGISTERED_MODEL, str(version), "training_data", DATA)
     with store.may_refuse("an alias", instead="the run's tags"):
-        client.set_registered_model_alias(REGISTERED_MODEL, "champion", str(version))
-        model_uri = f"models:/{REGISTERED_MODEL}@champion"
-        shown = ", its alias champion and its schema"
-print(f"The champion is {model_uri}")
+        client.set_registered_model_alias(REGISTERED_MODEL, args.alias, str(version))
+        model_uri = f"models:/{REGISTERED_MODEL}@{args.alias}"
+        shown = f", its alias {args.alias} and its schema"
+print(f"The {args.alias} is {model_uri}")
 
 # %%
 #
 # The same as tags of the run
 # ---------------------------
 # A managed registry may have no aliases, so the run says it too. Tags do not move, so we remove
-# the tag from earlier champions.
-champion = {"registered_model": REGISTERED_MODEL, "registered_alias": "champion"}
-for key, value in (champion | {"registered_version": str(version or "none")}).items():
+# the tag from earlier runs.
+tags = {"registered_model": REGISTERED_MODEL, "registered_version": str(version or "none")}
+for key, value in (tags | {"registered_alias": args.alias}).items():
     client.set_tag(run.info.run_id, key, value)
 with store.may_refuse("removal of the tag from earlier runs", instead="the newest run"):
-    tagged = client.search_runs([run.info.experiment_id], "tags.registered_alias = 'champion'")
-    for other in tagged:  # some stores ignore the filter, so we compare the tags again
-        earlier = other.info.start_time < run.info.start_time
-        if earlier and champion.items() <= other.data.tags.items():
+    for other in registry.tagged(REGISTERED_MODEL, EXPERIMENT, args.alias):
+        if other.info.start_time < run.info.start_time:
             client.delete_tag(other.info.run_id, "registered_alias")
-            print(f"Run {other.info.run_id} is no longer the champion")
+            print(f"Run {other.info.run_id} is no longer the {args.alias}")
 
 # %%
 #

@@ -70,7 +70,7 @@ def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
 
     Args:
         endpoint: its name.
-        payload: scoring JSON of MLflow, such as `{"dataframe_split": {"columns": ..., "data": ...}}`.
+        payload: scoring JSON of MLflow: `{"dataframe_split": {"columns": [...], "data": [...]}}`.
         limit_s: seconds after which we give up.
 
     Raises:

@@ -1,0 +1,201 @@
+"""May a challenger take the champion's place? Judged by both on the same rows, beyond chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmlflow.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MODES = ("off", "dry-run", "on")
+PROMOTE, KEEP = "promote", "keep"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a challenger must reach; a YAML file beside the lesson holds the values."""
+
+    min_rows: int
+    """Test rows below which nothing is judged."""
+    min_gain_over_baseline: float
+    """What the lower end of the interval of baseline minus challenger must exceed."""
+    min_gain_over_champion: float
+    """What the lower end of the interval of champion minus challenger must exceed."""
+    confidence: float
+    """The share of resamples inside an interval, between 0 and 1."""
+    resamples: int
+    """How often the rows are drawn again."""
+    seed: int
+    """So that the same rows give the same interval."""
+
+    def __str__(self) -> str:
+        """Return them as one line: `min_rows 200, ...`."""
+        return ", ".join(f"{name} {value}" for name, value in vars(self).items())
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much one score is lower than another, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return it as a text such as `0.088 [0.071, 0.105]`."""
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided, and the numbers behind it."""
+
+    decision: str
+    """PROMOTE or KEEP."""
+    reason: str
+    """One sentence."""
+    numbers: dict[str, float]
+    """Scores and intervals, by their name as a metric."""
+
+
+def read_thresholds(file: Path) -> Thresholds:
+    """Read thresholds from a YAML file.
+
+    Raises:
+        BadInput: there is no such file, or a value is missing, unknown or out of its range.
+    """
+    import yaml
+
+    expected = f"the numbers {', '.join(one.name for one in fields(Thresholds))}"
+    cure = f"To bring the file back, run:  git checkout -- {file.name}  (in {file.parent})"
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"{file} cannot be read: {error}".splitlines()[0], expected, cure) from error
+    names = {one.name for one in fields(Thresholds)}
+    given = read if isinstance(read, dict) else {}
+    if given.keys() != names:
+        odd = sorted(names ^ given.keys(), key=str)
+        raise BadInput(f"{file}: {odd[0]} is missing or unknown.", expected, cure)
+    whole = ("min_rows", "resamples", "seed")
+    smallest = {"min_rows": 2, "resamples": 100, "seed": 0}
+    for name, value in given.items():
+        kind = int if name in whole else (int, float)
+        good = isinstance(value, kind) and not isinstance(value, bool) and value == value
+        if name == "confidence":
+            good = good and 0 < value < 1
+        if not good or value < smallest.get(name, value) or abs(value) == float("inf"):
+            raise BadInput(f"{file}: {name} is {value!r}.", "the kind of number it says", cure)
+    return Thresholds(**given)
+
+
+def rmse(squared_errors: np.ndarray) -> np.ndarray:
+    """Return the root of the mean along the last axis: the score of squared errors."""
+    return squared_errors.mean(axis=-1) ** 0.5
+
+
+def gain(
+    losses: np.ndarray,
+    challenger_losses: np.ndarray,
+    thresholds: Thresholds,
+    score: Callable[[np.ndarray], np.ndarray] = rmse,
+) -> Gain:
+    """Return by how much the challenger's score is lower, with a paired bootstrap interval.
+
+    The same rows are drawn for both, so what makes a row hard for both cancels out. Percentile
+    interval: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+
+    Args:
+        losses: shape (n_rows,), the loss of each row, such as its squared error.
+        challenger_losses: shape (n_rows,), of the same rows in the same order.
+        thresholds: confidence, resamples and seed.
+        score: from losses, shape (..., n_rows), to scores, shape (...); lower is better.
+    """
+    import numpy as np
+
+    rows = len(losses)
+    generator = np.random.default_rng(thresholds.seed)
+    differences = np.empty(thresholds.resamples)
+    for number in range(thresholds.resamples):
+        drawn = generator.integers(0, rows, rows)
+        differences[number] = score(losses[drawn]) - score(challenger_losses[drawn])
+    tail = (1 - thresholds.confidence) / 2
+    low, high = np.quantile(differences, [tail, 1 - tail])
+    return Gain(float(score(losses) - score(challenger_losses)), float(low), float(high))
+
+
+def judge(
+    challenger_losses: np.ndarray,
+    baseline_losses: np.ndarray,
+    champion_losses: np.ndarray | None,
+    thresholds: Thresholds,
+    score: Callable[[np.ndarray], np.ndarray] = rmse,
+    metric: str = "rmse",
+) -> Verdict:
+    """Decide whether a challenger may take the champion's place.
+
+    It must beat the baseline, and the champion, by more than chance; a tie keeps the champion.
+
+    Args:
+        challenger_losses: shape (n_rows,), the loss of each test row.
+        baseline_losses: the same for the trivial rule.
+        champion_losses: the same for the champion; None if there is none yet.
+        thresholds: what must be reached.
+        score: as for `gain`.
+        metric: the name of the score, for the names of the numbers: `challenger_rmse`.
+
+    Raises:
+        BadInput: too few rows, rows of different number, or a loss that is no finite number.
+    """
+    import numpy as np
+
+    given = [challenger_losses, baseline_losses]
+    given += [champion_losses] if champion_losses is not None else []
+    rows = len(challenger_losses)
+    if rows < thresholds.min_rows or any(len(one) != rows for one in given):
+        raise BadInput(
+            f"{' and '.join(str(len(one)) for one in given)} test rows.",
+            f"the same {thresholds.min_rows} rows or more for each model",
+            "To see the threshold, open the file of thresholds:  min_rows",
+        )
+    if not all(np.isfinite(one).all() for one in given):
+        raise BadInput(
+            "A model predicts no finite number for a test row.",
+            "a number for each row",
+            "To register another version, run:  python code/05_Auto_Model_Registration.py",
+        )
+    over_baseline = gain(baseline_losses, challenger_losses, thresholds, score)
+    numbers = {
+        f"challenger_{metric}": float(score(challenger_losses)),
+        f"baseline_{metric}": float(score(baseline_losses)),
+        **_named("over_baseline", over_baseline),
+    }
+    if over_baseline.low <= thresholds.min_gain_over_baseline:
+        return Verdict(KEEP, f"{over_baseline} better than the baseline: too little", numbers)
+    if champion_losses is None:
+        what = f"{over_baseline} better than the baseline, and there is no champion yet"
+        return Verdict(PROMOTE, what, numbers)
+    over_champion = gain(champion_losses, challenger_losses, thresholds, score)
+    numbers |= {f"champion_{metric}": float(score(champion_losses))}
+    numbers |= _named("over_champion", over_champion)
+    if over_champion.low <= thresholds.min_gain_over_champion:
+        what = f"{over_champion} better than the champion: no more than chance, so it stays"
+        return Verdict(KEEP, what, numbers)
+    return Verdict(PROMOTE, f"{over_champion} better than the champion", numbers)
+
+
+def unjudged(verdict: Verdict) -> Verdict:
+    """Return the verdict of a gate that is off: promoted, and its reason says what it would be."""
+    reason = f"not judged, the gate is off; it would say {verdict.decision}: {verdict.reason}"
+    return Verdict(PROMOTE, reason, verdict.numbers)
+
+
+def _named(what: str, one: Gain) -> dict[str, float]:
+    """Return the three numbers of a gain by their names as metrics."""
+    key = f"gain_{what}"
+    return {key: one.value, f"{key}_low": one.low, f"{key}_high": one.high}

@@ -130,6 +130,10 @@ def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
             body = answer.json()
         except ValueError:
             body = answer.text
+        if answer.status_code in (401, 403, 404) and key == _KEYS.pop(_named(endpoint), ""):
+            known, key = key, _access_key(endpoint)
+            if key != known:
+                continue
         # One request at a time: the platform answers so after it has waited for 30 s itself.
         if answer.status_code != 429 or time.monotonic() > end:
             return Answer(answer.status_code, body)
@@ -146,17 +150,21 @@ def address() -> str:
     return f"{parts.scheme or 'https'}://modelservice.{domain}/model"
 
 
-_KEYS: dict[tuple[str, str], str] = {}
-"""The access key of an endpoint stays the same; asked once per process."""
+_KEYS: dict[tuple[str, ...], str] = {}
+"""The access key of an endpoint stays the same until somebody makes the model anew."""
+
+
+def _named(endpoint: str) -> tuple[str, ...]:
+    return address(), _project_name(), endpoint
 
 
 def _access_key(endpoint: str) -> str:
-    named = (_project_name(), endpoint)
+    named = _named(endpoint)
     if named not in _KEYS:
         place = _Place.open(endpoint)
         if place is None:
             raise MissingStep(
-                f"There is no endpoint {endpoint!r} in the project {named[0]!r}.",
+                f"There is no endpoint {endpoint!r} in the project {_project_name()!r}.",
                 "one that was deployed",
                 "python code/20_Deploy_Model.py",
             )
@@ -389,12 +397,12 @@ class _Place:
         trial = _Place(self.api, self.project, model, self.registered_id)
         try:
             trial.serve(registered)
-            _KEYS[_project_name(), name] = model.access_key
+            _KEYS[_named(name)] = model.access_key
             problem = _problem(name, check)
         except WorkbenchError as error:
             problem = f"{error.found} {error.cure}"
         finally:
-            _KEYS.pop((_project_name(), name), None)
+            _KEYS.pop(_named(name), None)
             stop(name)
             workbench.call(self.api.delete_model, self.project.id, model.id)
         if problem:

@@ -7,6 +7,7 @@ the one before, and the access key stays.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -211,14 +212,21 @@ class _Place:
         registered_id = _registered_id(api, create_for) if create_for else ""
 
         def find_project() -> Any:
-            return workbench.named(api.list_projects, name, search_filter=f'{{"name":"{name}"}}')
+            return workbench.named(
+                api.list_projects, name, search_filter=json.dumps({"name": name})
+            )
+
+        def find_model() -> Any:
+            found = workbench.named(api.list_models, endpoint, project.id)
+            # The access key comes with one model, not with a list of them.
+            return found and workbench.call(api.get_model, project.id, found.id)
 
         def create_project() -> Any:
             return workbench.call(api.create_project, {"name": name, "template": "blank"})
 
         if create_for is None:
             project = find_project()
-            model = project and workbench.named(api.list_models, endpoint, project.id)
+            model = project and find_model()
             return cls(api, project, model, model.registered_model_id) if model else None
         project, created = workbench.find_or_create(find_project, create_project)
         if created:
@@ -230,8 +238,7 @@ class _Place:
             "registered_model_id": registered_id,
         }
         model, _ = workbench.find_or_create(
-            lambda: workbench.named(api.list_models, endpoint, project.id),
-            lambda: workbench.call(api.create_model, wanted, project.id),
+            find_model, lambda: workbench.call(api.create_model, wanted, project.id)
         )
         if model.registered_model_id != registered_id:
             raise ServingError(
@@ -397,13 +404,12 @@ class _Place:
         trial = _Place(self.api, self.project, model, self.registered_id)
         try:
             trial.serve(registered)
-            _KEYS[_named(name)] = model.access_key
             problem = _problem(name, check)
         except WorkbenchError as error:
             problem = f"{error.found} {error.cure}"
         finally:
-            _KEYS.pop(_named(name), None)
             stop(name)
+            _KEYS.pop(_named(name), None)
             workbench.call(self.api.delete_model, self.project.id, model.id)
         if problem:
             raise ServingError(

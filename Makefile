@@ -1,6 +1,6 @@
 # make help lists the commands. Each of them is a line or two that you could type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test test-fast test-parity ui clean lint
+.PHONY: help tutorial test test-fast test-parity ui stop clean lint
 
 # Succeeds where a Python is one that the pinned packages support.
 SUITABLE = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
@@ -57,6 +57,10 @@ ui:  ## start the MLflow UI on what the lessons logged (PORT=5000)
 	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
 	@$(MAKE) --silent .venv/complete
 	@trap 'kill $$! 2>/dev/null; echo Stopped; exit 0' INT TERM; .venv/bin/python cml/mlflow_ui.py & wait $$!
+
+stop:  ## end the endpoints that the lessons started
+	@if test -x .venv/bin/python; then .venv/bin/python -m cmlflow.serving --stop; \
+		else echo "Nothing to stop"; fi
 
 # Any Python will do: an environment is not installed only to remove files.
 clean:  ## remove what the lessons made (not the environment)

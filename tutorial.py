@@ -5,6 +5,8 @@ Java starts once and every library is imported once. Run by itself, a lesson doe
 make tutorial, or:  python tutorial.py            run all lessons
                     python tutorial.py --verbose  and show all that they print
 make clean, or:     python tutorial.py --clean    remove what the lessons made
+
+The endpoints that the lessons start are ended with them.
 """
 
 from __future__ import annotations
@@ -216,6 +218,7 @@ def main() -> int:
     parser.add_argument("--clean", action="store_true", help="remove what the lessons made")
     args = parser.parse_args()
     if args.clean:
+        stop_endpoints()
         removed = workarea.remove_what_lessons_made()
         print("\n".join(f"Removed {path}" for path in removed) or "Nothing to remove")
         return 0
@@ -224,6 +227,21 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"\nStopped. To run all lessons again:  {command(Path(__file__).resolve())}")
         return 130
+    finally:
+        stop_endpoints()
+
+
+def stop_endpoints() -> None:
+    """End the endpoints of this working area, and say which there were."""
+    if workarea.path("endpoints").is_dir():
+        try:
+            from cmlflow.serving.on_laptop import stop_all
+
+            stopped = stop_all()
+        except ImportError:  # a Python without the packages; an endpoint ends by itself
+            stopped = []
+        for name in stopped:
+            print(f"The endpoint {name} is stopped; a lesson of Part 3 starts it again")
 
 
 def run_all(verbose: bool) -> int:

@@ -27,6 +27,7 @@ MADE_BY_LESSONS = (
     "spark-warehouse",
     "spark-warehouse.lock",
     "spark-tmp",
+    "endpoints",
     "data/states",
     "data/predictions.csv",
     "data/.predictions-*.unfinished",

@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 PORT ?= 5000
 WORKAREA := $(or $(CMLFLOW_WORKAREA),$(CURDIR))
 # Two tests at a time; those of one file stay together and share what they made.
-PYTEST = -m pytest --numprocesses 2 --dist loadgroup
+PYTEST = -m pytest --numprocesses 2
 
 define require_python
 test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, or name it:"; \

@@ -85,10 +85,12 @@ if deployment.ends:
 # -------
 # The request is MLflow's scoring JSON. In CML it is sent to the model service, inside
 # `{"accessKey": ..., "request": ...}`. All digits of the prediction must be the model's own.
+import json
+
 payload = {"dataframe_split": {"columns": list(wine), "data": [list(wine.values())]}}
 answer = serving.send(args.endpoint, payload)
 (prediction,) = answer.predictions()
-print(f"Request: {payload}")
+print(f"Request: {json.dumps(payload)}")
 print(f"Answer: {answer.status}, prediction {prediction:.12f}")
 if abs(prediction - expected[0]) > check.tolerance:
     raise errors.ServingError(

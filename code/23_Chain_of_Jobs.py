@@ -30,9 +30,7 @@ experiment = jobs.Step("tutorial-experiment", "code/01_Experiment.py")
 def show(outcomes):
     """Print a table of the steps, and raise if one of them has failed."""
     for one in outcomes:
-        print(
-            f"{one.step.name:20} {one.state:10} {one.seconds:6.1f} s  {one.told.splitlines()[:1]}"
-        )
+        print(f"{one.step.name:20} {one.state:10} {one.seconds:6.1f} s")
     for one in outcomes:
         if one.state not in (jobs.SUCCEEDED, jobs.NOT_RUN):
             raise errors.LessonError(
@@ -80,5 +78,8 @@ show(outcomes)
 # The last line of each step says it. Run it again: a model with the same params is no better than
 # the champion, so the champion stays and the endpoint is not touched.
 for one in outcomes:
-    print(f"{one.step.name}: {one.told}")
-print(f"Done: {len(outcomes)} steps succeeded, {outcomes[-1].told or 'in this order'}")
+    print(f"{one.step.name}: {one.told or 'see its log'}")
+print(
+    f"Done: {', '.join(one.step.name for one in outcomes)}: all succeeded\n"
+    "Look at: in CML the page Jobs; on a laptop what the steps logged, with:  make ui"
+)

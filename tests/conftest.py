@@ -6,6 +6,7 @@ The helpers are plain functions (`from conftest import run_script`); the fixture
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -375,14 +376,22 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float = LIMIT) -
         time.sleep(0.02)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items) -> None:
-    """Keep the tests of a file together (--dist loadgroup); those of 14 and 15 share one pass."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            file = item.path.stem
-            group = "fraud" if file.startswith(("test_14_", "test_15_")) else file
-            item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file together: they share a pass. So do those of 14 and 15.
+
+    xdist's own groups (--dist loadgroup) do nothing with pytest 9.2: it no longer reads the name
+    that xdist gives a test.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            way = re.search(r"\[((?:kernel|processes)-as-\w+)", nodeid)  # see test_in_cml.py
+            file = nodeid.partition("::")[0]
+            fraud = re.search(r"/test_1[45]_", file)
+            return way[1] if way else "fraud" if fraud else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,10 @@ MASKS = {
     r"(?<===)\d[\d.]*\d": "<version>",
     r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b": "<time>",
     r"(?<=/experiments/)\d+": "<experiment>",
+    r"(?<=127\.0\.0\.1:)(?!5000)\d+": "<port>",
+    r"(?<=ends by itself at )\d\d:\d\d": "<time>",
+    r" +\d+\.\d s\n": " <seconds>\n",
+    r"\{('(dataframe_split|dataframe_records|instances|inputs)',? ?){4}\}": "<the four fields>",
     r"[ \t]+(?=\n|\Z)": "",
 }
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)

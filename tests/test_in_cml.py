@@ -152,10 +152,7 @@ def each_in_its_own_process(lessons, work, extra):
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(way, marks=pytest.mark.xdist_group(way), id=way.replace(" ", "-"))
-        for way in WAYS
-    ],
+    params=[pytest.param(way, id=way.replace(" ", "-")) for way in WAYS],
 )
 def cml(request, tmp_path_factory):
     """All lessons: what each printed when it ran for the last time, and the memory it took."""

@@ -2,7 +2,7 @@
 
     api = workbench.client()
     project = workbench.named(api.list_projects, "PRD", search_filter='{"name": "PRD"}')
-    build = workbench.wait(lambda: workbench.call(api.get_model_build, *ids), "built", ...)
+    build = workbench.wait(lambda: workbench.call(api.get_model_build, *ids), "Build", ("built",), ...)
 
 No policy: what is created, deployed or run is decided by whoever calls. Elsewhere than in CML the
 client is absent, and nothing here is needed.
@@ -149,15 +149,20 @@ def status(item: Any) -> str:
 
 
 def wait(
-    ask: Callable[[], Any], what: str, done: str, failed: Iterable[str], limit_s: float, where: str
+    ask: Callable[[], Any],
+    what: str,
+    done: tuple[str, ...],
+    failed: tuple[str, ...],
+    limit_s: float,
+    where: str,
 ) -> Any:
-    """Ask until the status is the one that is waited for, and print each status that is new.
+    """Ask until the status is one that is waited for, and print each status that is new.
 
     Args:
         ask: returns the item, asked anew.
         what: its name in the lines that are printed, such as `Build`.
-        done: the status that is waited for.
-        failed: those that will never become it.
+        done: what is waited for; the first is its usual name.
+        failed: what will never become that.
         limit_s: seconds after which we give up.
         where: where the reader sees why it failed.
 
@@ -171,14 +176,16 @@ def wait(
         if now != shown:
             print(f"{what}: {now}", flush=True)
             shown = now
-        if now == done:
+        if now in done:
             return item
         if now in failed:
-            raise WorkbenchError(f"{what} ended as {now!r}.", done, f"To see why, open:  {where}")
+            raise WorkbenchError(
+                f"{what} ended as {now!r}.", done[0], f"To see why, open:  {where}"
+            )
         if time.monotonic() > end:
             raise WorkbenchError(
                 f"{what} is still {now!r} after {limit_s / 60:.0f} minutes.",
-                f"{done}; nothing is undone, and the workbench may still get there",
+                f"{done[0]}; nothing is undone, and the workbench may still get there",
                 f"Look at {where}, then run this lesson again: it goes on from what is there",
             )
         time.sleep(poll_seconds())

@@ -32,8 +32,11 @@ DEPLOYMENT_LIMIT_S = 15 * 60
 CPU, MEMORY_GB = 1.0, 2.0
 REHEARSAL = "-check"
 """What the name of the model ends with in which a new version is tried."""
-_GONE = ("failed", "stopped", "stopping", "build failed", "timedout", "succeeded")
-_BUILT, _DEPLOYED = "built", "deployed"
+REGISTRATION_LIMIT_S = 10 * 60
+_GONE = ("failed", "stopped", "stopping", "build failed", "timedout")
+_BUILT = ("built", "succeeded")
+_DEPLOYED = "deployed"
+_REGISTERED = ("ready", "registered", "unknown")
 _CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 _here = threading.local()
 
@@ -258,13 +261,15 @@ class _Place:
         """Return the workbench's own entry of a version."""
         for one in self.registered_versions():
             if one.number == version.number and registry.run_of(one) in ("", version.run_id):
-                if workbench.status(one) == "failed":
-                    raise WorkbenchError(
-                        f"The registration of {version} has failed.",
-                        "a version whose files are in the registry",
-                        f"To register it again, run:  {registry.REGISTER}",
-                    )
-                return one
+                ids = (self.registered_id, one.model_version_id)
+                return workbench.wait(
+                    lambda: workbench.call(self.api.get_registered_model_version, *ids),
+                    f"Registration of version {version.number}",
+                    _REGISTERED,
+                    ("failed",),
+                    REGISTRATION_LIMIT_S,
+                    f"the registered model; to register it again, run:  {registry.REGISTER}",
+                )
         raise WorkbenchError(
             f"The workbench does not list {version}.",
             "a version that its registry has, with the same run",
@@ -381,7 +386,7 @@ class _Place:
         workbench.wait(
             lambda: workbench.call(self.api.get_model_deployment, *ids, deployment.id),
             f"Deployment of version {registered.number} as {self.model.name}",
-            _DEPLOYED,
+            (_DEPLOYED,),
             _GONE,
             DEPLOYMENT_LIMIT_S,
             f"{self.where} > Deployments",

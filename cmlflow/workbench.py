@@ -2,7 +2,7 @@
 
     api = workbench.client()
     project = workbench.named(api.list_projects, "PRD", search_filter='{"name": "PRD"}')
-    build = workbench.wait(lambda: workbench.call(api.get_model_build, *ids), "Build", ("built",), ...)
+    build = workbench.wait(lambda: workbench.call(api.get_model_build, *ids), "Build", ...)
 
 No policy: what is created, deployed or run is decided by whoever calls. Elsewhere than in CML the
 client is absent, and nothing here is needed.
@@ -173,7 +173,7 @@ def wait(
     while True:
         item = ask()
         now = status(item)
-        if now != shown:
+        if now != shown and not (now in done and not shown):  # nothing to wait for: no line
             print(f"{what}: {now}", flush=True)
             shown = now
         if now in done:

@@ -259,17 +259,21 @@ class _Place:
 
     def registered_version(self, version: Version) -> Any:
         """Return the workbench's own entry of a version."""
-        for one in self.registered_versions():
-            if one.number == version.number and registry.run_of(one) in ("", version.run_id):
-                ids = (self.registered_id, one.model_version_id)
-                return workbench.wait(
-                    lambda: workbench.call(self.api.get_registered_model_version, *ids),
-                    f"Registration of version {version.number}",
-                    _REGISTERED,
-                    ("failed",),
-                    REGISTRATION_LIMIT_S,
-                    f"the registered model; to register it again, run:  {registry.REGISTER}",
-                )
+        found = [
+            one
+            for one in self.registered_versions()
+            if one.number == version.number and registry.run_of(one) in ("", version.run_id)
+        ]
+        if found:
+            ids = (self.registered_id, found[0].model_version_id)
+            return workbench.wait(
+                lambda: workbench.call(self.api.get_registered_model_version, *ids),
+                f"Registration of version {version.number}",
+                _REGISTERED,
+                ("failed",),
+                REGISTRATION_LIMIT_S,
+                f"the registered model; to register it again, run:  {registry.REGISTER}",
+            )
         raise WorkbenchError(
             f"The workbench does not list {version}.",
             "a version that its registry has, with the same run",

@@ -79,7 +79,7 @@ class Answer:
         ):
             found = [value for one in found for value in one.values()]
         try:
-            if self.status != 200 or not isinstance(found, list):
+            if self.status != 200 or not isinstance(found, list) or None in found:
                 raise ValueError
             return np.asarray(found, dtype="float64").reshape(len(found))
         except (TypeError, ValueError):
@@ -120,7 +120,7 @@ class Check:
         if not (misses <= self.tolerance).all():  # NaN is no number that fits
             row = int(np.argmax(~(misses <= self.tolerance)))
             return (
-                f"Row {row + 1} of the check: {predictions[row]!r} instead of "
+                f"Row {row + 1} of the check: {float(predictions[row])!r} instead of "
                 f"{float(self.expected[row])!r}."
             )
         return ""

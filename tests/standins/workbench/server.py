@@ -236,6 +236,7 @@ def serve(port: int, area: Path, root: Path, words: list[str], session: dict[str
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     state = State(area, root, Switches(words), session)
+    threading.Thread(target=__import__, args=("mlflow.pyfunc",), daemon=True).start()  # 2 seconds
     try:
         server = Server(port, state)
         print(state.address, state.key, flush=True)

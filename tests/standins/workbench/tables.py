@@ -113,7 +113,9 @@ class State:
 
     def add(self, table: str, row: dict) -> dict:
         """Add a row to a table, with the times of now."""
-        row |= {"created_at": self.now(), "updated_at": self.now()}
+        row["created_at"] = self.now()
+        if table != "job_runs":
+            row["updated_at"] = row["created_at"]
         self.rows[table][row["id"]] = row
         return row
 

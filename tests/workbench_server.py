@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,8 +23,8 @@ class Workbench:
     """A server that runs; its state outlives the lessons that talk to it."""
 
     address: str
-    key: str
-    process: subprocess.Popen
+    key: str = field(repr=False)
+    process: subprocess.Popen = field(repr=False)
 
     def environment(self) -> dict[str, str]:
         """Return what a session of this workbench adds to `conftest.in_cml`."""

@@ -44,7 +44,9 @@ def models_of(call: Call, **parents: str) -> list[dict]:
     taken = state.switches.value("name-taken-by-plain-model")
     if taken and parents and not any(row["name"] == taken for row in state.of("models", **parents)):
         add_model(state, parents["_project_id"], {"name": taken})
-    return sorted(state.of("models", **parents), key=lambda row: not row.get("_filler"))
+    shown = "many-models" in state.switches
+    rows = [row for row in state.of("models", **parents) if shown or not row.get("_filler")]
+    return sorted(rows, key=lambda row: not row.get("_filler"))
 
 
 def add_model(state: State, project_id: str, wanted: dict, row_id: str = "") -> dict:

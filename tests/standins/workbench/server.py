@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -246,6 +247,7 @@ def serve(port: int, area: Path, root: Path, words: list[str], session: dict[str
     finally:
         jobs.end_all(state)
         state.close()
+        os._exit(0)  # no waiting for threads, one of which may still import
 
 
 assert all("fields" in MODELS[one["response"]] for one in OPERATIONS.values() if one["response"])

@@ -96,11 +96,10 @@ class State:
 
     def now(self) -> datetime:
         """Return the time of the workbench's clock, later than each time returned before."""
-        time = datetime.now(timezone.utc)
-        time -= timedelta(hours=1) * ("clock-skew" in self.switches)
         tick = timedelta(microseconds=1)
-        time = self.last = max(time, self.last + 2 * tick)
-        return time + tick * (time.microsecond % 1000 == 0)
+        time = self.last = max(datetime.now(timezone.utc), self.last + 2 * tick)
+        time += tick * (time.microsecond % 1000 == 0)
+        return time - timedelta(hours=1) * ("clock-skew" in self.switches)
 
     def never(self) -> datetime | None:
         """Return the time of what has not happened yet."""
@@ -235,10 +234,8 @@ class Call:
         try:
             wanted = json.loads(text)
             known = OPERATIONS[self.operation].get("search_filter_keys")
-            free = self.operation == "list_experiment_runs"
-            return {
-                key: value for key, value in wanted.items() if not known or key in known or free
-            }
+            free = self.operation in ("list_experiment_runs", "list_job_runs")  # they know more
+            return {key: one for key, one in wanted.items() if free or not known or key in known}
         except (ValueError, AttributeError):
             raise Refused(400, f"search_filter is not a JSON object: {text[:60]}") from None
 

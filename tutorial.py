@@ -258,6 +258,7 @@ def run_all(verbose: bool) -> int:
             return 1
         where = session.how_to_open_ui()
         session.end()
+    stop_endpoints()
     print(
         f"\nAll lessons ran. Look at what they logged:  {where}\n"
         f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"

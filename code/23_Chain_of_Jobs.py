@@ -25,6 +25,7 @@ parser.add_argument("--alpha", type=options.number(0), default=0.005, help=help_
 args = parser.parse_args()
 
 experiment = jobs.Step("tutorial-experiment", "code/01_Experiment.py")
+print(f"To run as a job: {experiment.script}")
 
 
 def show(outcomes):

@@ -403,19 +403,28 @@ def empty_store(tmp_path_factory) -> Path:
     return work / "mlflow.db"
 
 
+def stop_endpoints(work: Path) -> None:
+    """End what lessons of Part 3 started in a working area, as `make stop` does."""
+    if (work / "endpoints").is_dir():
+        command = [sys.executable, "-m", "cmlflow.serving", "--stop"]
+        subprocess.run(command, env=clean_environment(work), cwd=ROOT, check=True)
+
+
 @pytest.fixture
-def work(tmp_path, empty_store) -> Path:
+def work(tmp_path, empty_store) -> Iterator[Path]:
     """A working area with a fresh store, for one test."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return tmp_path
+    yield tmp_path
+    stop_endpoints(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def module_work(tmp_path_factory, empty_store) -> Path:
+def module_work(tmp_path_factory, empty_store) -> Iterator[Path]:
     """A working area with a fresh store, for the tests of one module that look at one pass."""
     folder = tmp_path_factory.mktemp("lesson")
     shutil.copy(empty_store, folder / "mlflow.db")
-    return folder
+    yield folder
+    stop_endpoints(folder)
 
 
 @pytest.fixture(scope="session")

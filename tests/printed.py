@@ -32,6 +32,7 @@ MASKS = {
     r"(?<===)\d[\d.]*\d": "<version>",
     r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b": "<time>",
     r"(?<=/experiments/)\d+": "<experiment>",
+    r'(?<=experiments=%5B")\d+': "<experiment>",
     r"(?<=127\.0\.0\.1:)(?!5000)\d+": "<port>",
     r"(?<=ends by itself at )\d\d:\d\d": "<time>",
     r" +\d+\.\d s\n": " <seconds>\n",

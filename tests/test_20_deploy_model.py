@@ -1,4 +1,5 @@
 import re
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -26,8 +27,7 @@ def served(module_work, warm):
     warm.succeed(REGISTER, module_work)
     warm.succeed(REGISTER, module_work, *BETTER)
     printed = [run(SCRIPT, module_work) for run in (succeed, warm.succeed)]
-    yield printed
-    stop(module_work)
+    return printed
 
 
 def stop(work):
@@ -109,7 +109,7 @@ def test_the_four_other_requests_are_answered_as_the_lesson_shows(
 
 
 def test_it_listens_on_this_machine_only(served):
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/invocations", address_in(served[0]))
+    assert urlsplit(address_in(served[0])).hostname == "127.0.0.1"
 
 
 def test_after_stop_nobody_answers_and_the_lesson_starts_it_again(served, module_work, warm):
@@ -142,7 +142,4 @@ def test_a_champion_without_alias_is_found_by_the_tag_of_its_run(warm, work):
     warm.succeed(REGISTER, work)
     warm.succeed(REGISTER, work, *BETTER)
     client_of(work).delete_registered_model_alias(NAME, "champion")
-    try:
-        assert f"To deploy: version 1 of '{NAME}'" in warm.succeed(SCRIPT, work)
-    finally:
-        stop(work)
+    assert f"To deploy: version 1 of '{NAME}'" in warm.succeed(SCRIPT, work)

@@ -3,7 +3,7 @@ import re
 import pytest
 import requests
 from conftest import client_of, runs_in, succeed
-from test_20_deploy_model import NAME, REGISTER, address_in, stop
+from test_20_deploy_model import NAME, REGISTER, address_in
 
 SCRIPT = "21_Redeploy_and_Roll_Back.py"
 DEPLOY = "20_Deploy_Model.py"
@@ -15,8 +15,7 @@ def passes(module_work, warm):
     """What 20 printed, then two passes."""
     warm.succeed(REGISTER, module_work)
     deployed = warm.succeed(DEPLOY, module_work)
-    yield deployed, succeed(SCRIPT, module_work), warm.succeed(SCRIPT, module_work)
-    stop(module_work)
+    return deployed, succeed(SCRIPT, module_work), warm.succeed(SCRIPT, module_work)
 
 
 def served(passes):

@@ -3,7 +3,7 @@ import re
 import pytest
 import requests
 from conftest import client_of, succeed
-from test_20_deploy_model import NAME, REGISTER, stop
+from test_20_deploy_model import NAME, REGISTER
 
 SCRIPT = "23_Chain_of_Jobs.py"
 STEPS = ["tutorial-train", "tutorial-promote", "tutorial-redeploy"]
@@ -13,8 +13,7 @@ STEPS = ["tutorial-train", "tutorial-promote", "tutorial-redeploy"]
 def passes(module_work, warm):
     """The champion of 05, then two passes of the chain on a laptop."""
     warm.succeed(REGISTER, module_work)
-    yield [run(SCRIPT, module_work) for run in (succeed, warm.succeed)]
-    stop(module_work)
+    return [run(SCRIPT, module_work) for run in (succeed, warm.succeed)]
 
 
 def test_the_steps_run_in_order_and_their_states_are_a_table(passes):

@@ -319,12 +319,17 @@ class TestWithoutNetwork:
     def test_all_lessons_run_and_leave_what_they_make(self, all_lessons_offline, module_work):
         done = all_lessons_offline
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert len(runs_in(module_work, "wine-quality-test")) == 3
+        assert len(runs_in(module_work, "wine-quality-test")) == 4  # one more as a job of 23
         assert len(runs_in(module_work, "sparkml-experiment")) == 3
         assert len(runs_in(module_work, "xgboost-fraud")) == 5  # two before the append, three after
         assert len(table_in(module_work, "transactions").scan().to_arrow()) == 20_000
         (again,) = runs_in(module_work, "reproductions")
         assert again.data.tags["reproduction_verdict"] == "identical"
+
+    def test_no_endpoint_outlives_the_tutorial(self, all_lessons_offline, module_work):
+        stopped = "The endpoint wine-quality is stopped; a lesson of Part 3 starts it again"
+        assert stopped in all_lessons_offline.stdout.splitlines()
+        assert list((module_work / "endpoints").glob("*.json")) == []
 
     def test_the_last_lines_say_where_to_look_and_how_to_run_one_lesson(self, all_lessons_offline):
         assert all_lessons_offline.stdout.splitlines()[-2:] == [

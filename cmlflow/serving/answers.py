@@ -53,7 +53,7 @@ class Answer:
             keys = ("message", "errors", "error", "response", "detail", "error_code")
             found = next((found[key] for key in keys if found.get(key)), "")
         text = str(found if found is not None else "").strip().partition(" IMPORTANT: ")[0]
-        if text.startswith("Failed to predict data"):  # the data come first, the reason last
+        if text.startswith("Failed to "):  # MLflow puts the data first, the reason last
             text = text.rpartition("Error: ")[2]
         return text.splitlines()[0][:300] if text else ""
 

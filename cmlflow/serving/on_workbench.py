@@ -29,6 +29,8 @@ PROJECT = "PRD"
 BUILD_LIMIT_S = 30 * 60
 """Builds take 5 to 10 minutes, and can stall."""
 DEPLOYMENT_LIMIT_S = 15 * 60
+CHECK_LIMIT_S = 60
+"""Seconds that a deployment may take to answer a check."""
 CPU, MEMORY_GB = 1.0, 2.0
 REHEARSAL = "-check"
 """What the name of the model ends with in which a new version is tried."""
@@ -191,7 +193,7 @@ def _problem(endpoint: str, check: Check, attempts: int = 6) -> str:
         if attempt:
             time.sleep(workbench.poll_seconds())
         try:
-            problem = check.problem(send(endpoint, check.payload))
+            problem = check.problem(send(endpoint, check.payload, limit_s=CHECK_LIMIT_S))
             if not problem:
                 return ""
         except ServingError as error:

@@ -196,6 +196,10 @@ class Handler(BaseHTTPRequestHandler):
             with state.lock:
                 state.raced.clear()
             return self.send(200, b"{}")
+        if path == "/control" and self.command == "DELETE":
+            state.switches.set([])
+            state.forget()
+            return self.send(200, b"{}")
         if path == "/control/state":
             with state.lock:
                 return self.send(200, json.dumps(told(state), default=plain).encode())

@@ -70,6 +70,17 @@ class State:
         own = self.add_project(self.own_project, {"name": "tutorial"}, root)
         own |= {"creation_status": "success", "_plan": []}
 
+    def forget(self) -> None:
+        """Empty the tables, but for the session's own project; runs and versions are MLflow's."""
+        with self.lock:
+            own = self.rows["projects"][self.own_project]
+            for rows in self.rows.values():
+                rows.clear()
+            self.rows["projects"][self.own_project] = own
+            for facts in (self.requests, self.raced, self.own_versions, self.version_facts):
+                facts.clear()
+            self.registered_facts.clear()
+
     def add_project(self, project_id: str, wanted: dict, root: Path | None = None) -> dict:
         """Add a project; its files are those of `root`, or of a new folder."""
         if root is None:

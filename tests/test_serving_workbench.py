@@ -414,10 +414,10 @@ class TestKeys:
 
 def test_the_address_of_the_model_service_is_that_of_the_workbench(monkeypatch):
     monkeypatch.delenv("CMLFLOW_MODEL_SERVICE", raising=False)
-    monkeypatch.setenv("CDSW_API_URL", "http://ml-1.example.site/api/v1")
-    assert on_workbench.address() == "http://modelservice.ml-1.example.site/model"
-    monkeypatch.setenv("CMLFLOW_MODEL_SERVICE", "https://models.example.site/")
-    assert on_workbench.address() == "https://models.example.site/model"
+    monkeypatch.setenv("CDSW_API_URL", "http://ml-1.example.org/api/v1")
+    assert on_workbench.address() == "http://modelservice.ml-1.example.org/model"
+    monkeypatch.setenv("CMLFLOW_MODEL_SERVICE", "https://models.example.org/")
+    assert on_workbench.address() == "https://models.example.org/model"
 
 
 @pytest.mark.parametrize("text", ["0", "nan", "1000", "often"])

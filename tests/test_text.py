@@ -140,7 +140,7 @@ def test_no_cell_is_longer_than_a_screen_and_the_first_three_show_something(less
     cells = source(lesson).split("\n# %%\n")[1:]
     for cell in cells:
         assert len(code_lines(cell)) <= 28, cell
-    shows = re.compile(r"\bprint\(|\.show\(")
+    shows = re.compile(r"\bprint\(|\bshow\(")
     assert all(shows.search(cell) for cell in cells[:3])
 
 

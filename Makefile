@@ -60,7 +60,7 @@ ui:  ## start the MLflow UI on what the lessons logged (PORT=5000)
 
 stop:  ## end the endpoints that the lessons started
 	@if test -x .venv/bin/python; then .venv/bin/python -m cmlflow.serving --stop; \
-		else echo "Nothing to stop"; fi
+		else $(require_python); "$(PYTHON)" -m cmlflow.serving --stop; fi
 
 # Any Python will do: an environment is not installed only to remove files.
 clean:  ## remove what the lessons made (not the environment)

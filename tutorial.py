@@ -6,7 +6,7 @@ make tutorial, or:  python tutorial.py            run all lessons
                     python tutorial.py --verbose  and show all that they print
 make clean, or:     python tutorial.py --clean    remove what the lessons made
 
-The endpoints that the lessons start are ended with them.
+The endpoints that they start end with the lessons.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Collection
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from cmlflow import spark, store, workarea
 from cmlflow.errors import JarUnavailable
 from cmlflow.processes import error_message
+from cmlflow.serving import on_laptop
 
 CODE = Path(__file__).resolve().parent / "code"
 SECOND_PASSES = {
@@ -222,26 +224,20 @@ def main() -> int:
         removed = workarea.remove_what_lessons_made()
         print("\n".join(f"Removed {path}" for path in removed) or "Nothing to remove")
         return 0
+    before = on_laptop.running()
     try:
         return run_all(args.verbose)
     except KeyboardInterrupt:
         print(f"\nStopped. To run all lessons again:  {command(Path(__file__).resolve())}")
         return 130
     finally:
-        stop_endpoints()
+        stop_endpoints(keep=before)
 
 
-def stop_endpoints() -> None:
-    """End the endpoints of this working area, and say which there were."""
-    if workarea.path("endpoints").is_dir():
-        try:
-            from cmlflow.serving.on_laptop import stop_all
-
-            stopped = stop_all()
-        except ImportError:  # a Python without the packages; an endpoint ends by itself
-            stopped = []
-        for name in stopped:
-            print(f"The endpoint {name} is stopped; a lesson of Part 3 starts it again")
+def stop_endpoints(keep: Collection[str] = ()) -> None:
+    """End the endpoints of this working area, but for those to keep, and say which there were."""
+    for name in on_laptop.stop_all(keep):
+        print(f"The endpoint {name} is stopped; a lesson of Part 3 starts it again")
 
 
 def run_all(verbose: bool) -> int:

@@ -8,16 +8,14 @@ and the name of the endpoint.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import json
 import os
 import re
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,79 +38,76 @@ LOCK_LIMIT_S = 5
 """Seconds that a deployment waits for another one of the same endpoint."""
 HOURS = 8.0
 """The lifetime of an endpoint, unless CMLFLOW_ENDPOINT_HOURS says another."""
+LONGEST_NAME = 200
 _DEPLOY = "python code/20_Deploy_Model.py"
 _PROGRAM = str(Path(laptop_server.__file__))
-_here = threading.local()
 
 
 def deploy(endpoint: str, version: Version, check: Check) -> Deployment:
     """Let an endpoint serve a version; see `cmlflow.serving.deploy`."""
     hours = _lifetime_h()
+    _require_name(endpoint)
     _require_a_server()
     with _alone(endpoint):
         facts = _read(endpoint)
         serving = deployed(endpoint)
-        keeps = facts["pid"] if serving else None
-        _end([one for one in _processes(endpoint) if one.pid != keeps])
-        serves_it = serving is not None and serving.version == version.number
-        if serves_it and not check.problem(send(endpoint, check.payload)):
-            return serving
+        old = [one for one in _processes(endpoint) if one.pid == facts.get("pid")]
+        if old and serving is None:
+            raise ServingError(
+                f"The process of the endpoint {endpoint!r} ({old[0].pid}) does not answer.",
+                "one that answers, and hands over to the next",
+                "If it is not busy with a long request, end it:  make stop",
+            )
+        _end([one for one in _processes(endpoint) if one not in old])
+        if serving and _served(serving) == _wanted(version):
+            if not check.problem(send(endpoint, check.payload)):
+                return serving
+        still = f"; {serving} still serves" if serving else ""
         log = _file(endpoint, ".log")
         if serving is None:
             log.unlink(missing_ok=True)
         begin = log.stat().st_size if log.exists() else 0
-        content = {
-            "endpoint": endpoint,
-            "model": version.model,
-            "version": version.number,
-            "run_id": version.run_id,
-        }
-        settings = {
-            "path": _files_of(version),
-            "facts": content,
-            "token": secrets.token_hex(),
-            "ends": time.time() + hours * 3600,
-        }
-        token = settings["token"]
+        content = {"endpoint": endpoint, **_wanted(version)}
+        token = secrets.token_hex()
+        settings = {"path": _files_of(version, still), "facts": content, "token": token}
         if serving is None:
-            shared = socket.create_server(("127.0.0.1", 0), backlog=128)
-            port = shared.getsockname()[1]
-            with shared:
+            with _listen(facts.get("port", 0)) as shared:
+                port = shared.getsockname()[1]
                 area = str(workarea.path())
                 pid, control = laptop_server.start(shared, area, endpoint, settings, str(log))
         else:
             port = facts["port"]
-            _, told = _order(facts, "start", {"settings": settings, "log": str(log)})
+            told = _order(facts, "start", {"settings": settings, "log": str(log)})
             pid, control = told["pid"], told["control"]
+        new = {"endpoint": endpoint, "pid": pid, "control": control, "token": token}
         try:
             problem = _ready(pid, control, log, begin) or _answers(control, check)
             if problem:
                 raise ServingError(
                     f"{version} cannot serve as {endpoint!r}: {problem}",
-                    "the model's own predictions"
-                    + (f"; {serving} still serves" if serving else ""),
+                    f"the model's own predictions{still}",
                     f"To see all that it said, open:  {log}",
                 )
-            known = {"port": port, "control": control, "pid": pid, "token": token}
-            before = _version_before(facts, serving, version)
-            known |= content | {"ends": settings["ends"], "before": before}
+            known = content | new | {"port": port, "ends": time.time() + hours * 3600}
+            known["before"] = _version_before(facts, serving, version)
             order = {"file": str(_file(endpoint)), "content": known}
             if serving is None:
-                status, _ = laptop_server.ask(control, "/control/serve", order, token)
+                _order(new, "serve", order)
             else:
-                order |= {"control": control, "token": token}
-                status, _ = _order(facts, "hand_over", order)
-            if status != 200:
-                raise ServingError(
-                    f"{version} could not take the name {endpoint!r} (status {status}).",
-                    "an endpoint that hands over" + (f"; {serving} serves" if serving else ""),
-                    f"To start anew, run:  make stop, then {_DEPLOY}",
-                )
+                _order(facts, "hand_over", order | {"control": control, "token": token})
         except BaseException:
             if _read(endpoint).get("pid") != pid:
                 _end([one for one in _processes(endpoint) if one.pid == pid])
             raise
-        return deployed(endpoint)
+        _wait_for_the_end(old, limit_s=laptop_server.IDLE_S + 2)
+        now = deployed(endpoint)
+        if now is None:
+            raise ServingError(
+                f"The endpoint {endpoint!r} served {version} and has ended.",
+                "an endpoint that goes on",
+                f"To see all that it said, open:  {log}",
+            )
+        return now
 
 
 def deployed(endpoint: str) -> Deployment | None:
@@ -121,11 +116,13 @@ def deployed(endpoint: str) -> Deployment | None:
     if not facts:
         return None
     try:
-        status, told = laptop_server.ask(facts["port"], "/deployment")
+        status, told = laptop_server.ask(
+            facts["port"], "/deployment", expected_mark=_mark(endpoint)
+        )
     except (OSError, http.client.HTTPException):
         return None
-    if status != 200 or told.get("mark") != laptop_server.mark(facts["token"]):
-        return None  # another program has the port now
+    if status != 200:
+        return None
     return Deployment(
         endpoint,
         told["model"],
@@ -141,8 +138,13 @@ def roll_back(endpoint: str, check: Check) -> Deployment:
     """Let an endpoint serve the version that it served before; see `cmlflow.serving.roll_back`."""
     from cmlflow.registry import Version
 
-    before = _read(endpoint).get("before")
-    if not before or deployed(endpoint) is None:
+    facts = _read(endpoint)
+    if not facts or deployed(endpoint) is None:
+        raise MissingStep(
+            f"The endpoint {endpoint!r} does not answer.", "one that was deployed twice", _DEPLOY
+        )
+    before = facts.get("before")
+    if not before:
         raise ServingError(
             f"The endpoint {endpoint!r} has served no other version.",
             "an endpoint that was deployed twice",
@@ -158,20 +160,41 @@ def stop(endpoint: str) -> bool:
     return ended > 0
 
 
-def stop_all() -> list[str]:
-    """End all endpoints of this working area; return the names of those that ran."""
-    running = _processes()
-    names = sorted({one.info["cmdline"][3] for one in running})
-    _end(running)
+def stop_all(keep: Collection[str] = ()) -> list[str]:
+    """End the endpoints of this working area; return the names of those that ran.
+
+    Args:
+        keep: names of those that go on.
+    """
+    ended = [name for name in running() if name not in keep]
+    try:
+        _end([one for one in _processes() if one.info["cmdline"][3] not in keep])
+    except ImportError:
+        for name in ended:
+            with contextlib.suppress(ServingError):
+                _order(_read(name), "end", {})
+    kept = {_file(name) for name in keep}
     for file in workarea.path(FOLDER).glob("*.json"):
-        file.unlink(missing_ok=True)
-    return names
+        if file not in kept:
+            file.unlink(missing_ok=True)
+    return ended
+
+
+def running() -> list[str]:
+    """Return the names of the endpoints of this working area that have a process."""
+    try:
+        return sorted({one.info["cmdline"][3] for one in _processes()})
+    except ImportError:  # a Python without psutil: those that answer
+        names = []
+        for file in sorted(workarea.path(FOLDER).glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, ServingError):
+                name = json.loads(file.read_text(encoding="utf-8"))["endpoint"]
+                names += [name] if deployed(name) else []
+        return names
 
 
 def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
     """Send a request to an endpoint; see `cmlflow.serving.send`."""
-    import requests
-
     facts = _read(endpoint)
     if not facts:
         raise MissingStep(
@@ -179,29 +202,18 @@ def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
             "one that was deployed",
             _DEPLOY,
         )
-    if not hasattr(_here, "session"):
-        _here.session = requests.Session()
-        _here.session.trust_env = False  # no proxy stands between this machine and itself
-        _here.known = set()
     try:
-        if facts["token"] not in _here.known:
-            if deployed(endpoint) is None:
-                raise requests.ConnectionError
-            _here.known.add(facts["token"])
-        answer = _here.session.post(_address(facts), json=payload, timeout=limit_s)
-    except requests.RequestException as error:
-        _here.known.discard(facts["token"])
+        status, body = laptop_server.ask(
+            facts["port"], "/invocations", payload, limit_s=limit_s, expected_mark=_mark(endpoint)
+        )
+    except (OSError, http.client.HTTPException) as error:
         raise ServingError(
             f"The endpoint {endpoint!r} does not answer ({type(error).__name__}): its process "
             "has ended, or is busy.",
             f"an answer of {_address(facts)} within {limit_s:.0f} s",
             f"To start it again, run:  {_DEPLOY}",
-        ) from None
-    try:
-        body = answer.json()
-    except ValueError:
-        body = answer.text
-    return Answer(answer.status_code, body)
+        ) from error
+    return Answer(status, body)
 
 
 def _address(facts: dict) -> str:
@@ -210,9 +222,10 @@ def _address(facts: dict) -> str:
 
 def _file(endpoint: str, ending: str = ".json") -> Path:
     """Return the file of an endpoint: a name that any file system takes, and no other has."""
-    readable = re.sub(r"[^A-Za-z0-9-]+", "_", endpoint)[:40]
+    # In small letters: a file system may not tell a from A.
+    readable = re.sub(r"[^a-z0-9-]+", "_", endpoint.lower())[:40]
     if readable != endpoint:
-        readable += "-" + hashlib.sha256(endpoint.encode()).hexdigest()[:8]
+        readable += "-" + laptop_server.mark("", endpoint)
     return workarea.path(FOLDER, readable + ending)
 
 
@@ -225,7 +238,7 @@ def _read(endpoint: str) -> dict[str, Any]:
     file = _file(endpoint)
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        if not {"port", "control", "pid", "token", "ends"} <= facts.keys():
+        if not {"endpoint", "port", "control", "pid", "token", "ends"} <= facts.keys():
             raise ValueError
     except FileNotFoundError:
         return {}
@@ -271,20 +284,60 @@ def _end(processes: list[psutil.Process]) -> int:
     """End processes, by request and then by force; return how many there were."""
     import psutil
 
-    for one in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.terminate()  # psutil refuses if the id has gone to another program
-    _, left = psutil.wait_procs(processes, timeout=3)
-    for one in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    psutil.wait_procs(left, timeout=3)
+    left = processes
+    for limit_s, act in ((3, psutil.Process.terminate), (3, psutil.Process.kill)):
+        for one in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                act(one)  # psutil refuses if the id has gone to another program
+        left = _wait_for_the_end(left, limit_s)
     return len(processes)
 
 
-def _order(facts: dict, order: str, body: dict) -> tuple[int, Any]:
-    """Give an order to the process that serves."""
-    return laptop_server.ask(facts["control"], f"/control/{order}", body, facts["token"], 60)
+def _wait_for_the_end(processes: list[psutil.Process], limit_s: float) -> list[psutil.Process]:
+    """Wait until processes have ended; return those that have not."""
+    end = time.monotonic() + limit_s
+    while (left := [one for one in processes if _runs(one)]) and time.monotonic() < end:
+        time.sleep(0.02)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Tell whether a process has not ended; one whose parent has not noticed yet has ended."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _order(facts: dict, order: str, body: dict) -> Any:
+    """Give an order to a process of an endpoint and return its answer.
+
+    Raises:
+        ServingError: it does not follow.
+    """
+    endpoint = facts["endpoint"]
+    try:
+        status, told = laptop_server.ask(
+            facts["control"], f"/control/{order}", body, facts["token"], 60, _mark(endpoint)
+        )
+    except (OSError, http.client.HTTPException) as error:
+        status, told = type(error).__name__, {}
+    if status != 200:
+        raise ServingError(
+            f"A process of the endpoint {endpoint!r} did not follow the order {order} ({status}).",
+            "one that goes on until another serves",
+            f"To start anew, run:  make stop, then {_DEPLOY}",
+        )
+    return told
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on the port that the endpoint had, or, where another program has it, on a free one."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("127.0.0.1", port))
+    return socket.create_server(("127.0.0.1", 0))
 
 
 def _ready(pid: int, control: int, log: Path, begin: int) -> str:
@@ -296,11 +349,7 @@ def _ready(pid: int, control: int, log: Path, begin: int) -> str:
         with contextlib.suppress(OSError, http.client.HTTPException):
             if laptop_server.ask(control, "/ping", limit_s=1)[0] == 200:
                 return ""
-        try:
-            ended = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            ended = True
-        if ended:
+        if not (psutil.pid_exists(pid) and _runs(psutil.Process(pid))):
             with log.open(encoding="utf-8", errors="replace") as said:
                 said.seek(begin)
                 told = error_message(said.read()).partition("\n")[0]
@@ -321,22 +370,52 @@ def _answers(control: int, check: Check) -> str:
 
 def _version_before(facts: dict, serving: Deployment | None, version: Version) -> dict | None:
     """Return the version to which a roll back leads, once this one serves."""
-    if serving is None or serving.version == version.number:
+    if serving is None or _served(serving) == _wanted(version):
         return facts.get("before")
+    return _served(serving)
+
+
+def _served(serving: Deployment) -> dict:
     return {"model": serving.model, "version": serving.version, "run_id": serving.run_id}
+
+
+def _wanted(version: Version) -> dict:
+    return {"model": version.model, "version": version.number, "run_id": version.run_id}
+
+
+def _mark(endpoint: str) -> str:
+    return laptop_server.mark(str(workarea.path()), endpoint)
+
+
+def _require_name(endpoint: str) -> None:
+    """Refuse a name that cannot stand in a list of processes."""
+    if not (endpoint.strip() and endpoint.isprintable() and len(endpoint) <= LONGEST_NAME):
+        raise BadInput(
+            f"{endpoint[:60]!r} is no name for an endpoint.",
+            f"1 to {LONGEST_NAME} characters that can be printed",
+            "Give it another name, for example:  --endpoint wine-quality",
+        )
 
 
 def _require_a_server() -> None:
     """Refuse where MLflow has no scoring server of the kind that `laptop_server` runs.
 
     Raises:
-        ServingError: `mlflow-skinny`, or MLflow 2.
+        ServingError: `mlflow-skinny`, or MLflow 2; or Windows.
     """
     import importlib.util
 
     import mlflow
 
-    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    if os.name == "nt":
+        raise ServingError(
+            "Windows cannot hand the port of an endpoint to another process.",
+            "Linux or macOS",
+            "To have a Linux on this machine, see:  wsl --install",
+        )
+    missing = [
+        name for name in ("fastapi", "uvicorn", "psutil") if importlib.util.find_spec(name) is None
+    ]
     if missing or int(mlflow.__version__.split(".")[0]) < 3:
         raise ServingError(
             f"MLflow {mlflow.__version__} has no server for endpoints here"
@@ -346,8 +425,8 @@ def _require_a_server() -> None:
         )
 
 
-def _files_of(version: Version) -> str:
-    """Return the folder of a version's model."""
+def _files_of(version: Version, still: str) -> str:
+    """Return the folder of a version's model; `still` says what serves meanwhile."""
     import mlflow
 
     try:
@@ -355,7 +434,7 @@ def _files_of(version: Version) -> str:
     except Exception as error:
         raise ServingError(
             f"The files of {version} cannot be read: {type(error).__name__}.",
-            "a version of the registry whose model is there",
+            f"a version of the registry whose model is there{still}",
             "To register a new one, run:  python code/05_Auto_Model_Registration.py",
         ) from error
 

@@ -59,9 +59,9 @@ def deploy(endpoint: str, version: Version, check: Check) -> Deployment:
                 "If it is not busy with a long request, end it:  make stop",
             )
         _end([one for one in _processes(endpoint) if one not in old])
-        if serving and _served(serving) == _wanted(version):
-            if not check.problem(send(endpoint, check.payload)):
-                return serving
+        served_already = serving is not None and _served(serving) == _wanted(version)
+        if served_already and not check.problem(send(endpoint, check.payload)):
+            return serving
         still = f"; {serving} still serves" if serving else ""
         log = _file(endpoint, ".log")
         if serving is None:

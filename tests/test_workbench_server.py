@@ -800,8 +800,10 @@ def test_versions_registered_by_mlflow_and_by_api_are_in_one_registry(bench, are
     client = client_of(area)
     source = client.get_model_version("both", "1").source
     client.create_model_version("both", source, ids["run_id"])
+    client.set_model_version_tag("both", "2", "kept", "by MLflow")
     row = call(bench, "get_registered_model", first["model_id"])
     assert [one["number"] for one in row["model_versions"]] == [2, 1] and row["count"] == 2
+    assert row["model_versions"][0]["tags"] == []
     assert (
         row["model_versions"][0]["model_version_metadata"]["mlflow_metadata"]
         == (metadata["mlflow_metadata"])

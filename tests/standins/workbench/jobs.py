@@ -159,7 +159,9 @@ def add_run(state: State, job: dict, environment: dict, arguments: str) -> dict:
             "creator": USER,
             "runtime_identifier": job.get("runtime_identifier", ""),
             "_project_id": job["_project_id"],
-            "_ended": "",
+            "_ended": "",  # the last state, as soon as it is reached
+            "_log": None,
+            "_process": None,
             "_wakes": threading.Event(),  # set when it is to be stopped
         },
     )
@@ -192,7 +194,7 @@ def run_job(state: State, job: dict, row: dict) -> None:
     if not ended:
         ended = run_script(state, job, row, limit if job.get("kill_on_timeout") else None)
     with state.lock:
-        row |= {"_ended": ended, "finished_at": state.now()}
+        row["_ended"] = ended
         if ended != "ENGINE_SUCCEEDED" or job["id"] not in state.rows["jobs"]:
             return
         for child in state.of("jobs", parent_id=job["id"]):
@@ -256,23 +258,19 @@ def end_all(state: State) -> None:
     """End all jobs, at the end of the server."""
     for row in list(state.rows["job_runs"].values()):
         row["_wakes"].set()
-        if "_process" in row:
+        if row["_process"]:
             kill(row["_process"])
 
 
 def next_run(state: State, row: dict) -> dict:
     """Tell the next state of a run that was asked for; the end only after all before it."""
-    steps = ["ENGINE_STARTING", "ENGINE_RUNNING"]
-    if "_process" not in row and not row["_ended"]:
-        return row  # it waits for its quota
-    if row["status"] == "ENGINE_STOPPING":
-        row["status"] = row["_ended"] or row["status"]
-    elif row["status"] == "ENGINE_SCHEDULING" and "_process" in row:
-        row |= {"status": steps[0], "starting_at": state.now()}
-    elif row["status"] == steps[0]:
-        row |= {"status": steps[1], "running_at": state.now()}
-    elif row["_ended"]:
-        row["status"] = row["_ended"]
+    started = row["_process"] is not None  # else it waits for its quota
+    if row["status"] == "ENGINE_SCHEDULING" and started:
+        row |= {"status": "ENGINE_STARTING", "starting_at": state.now()}
+    elif row["status"] == "ENGINE_STARTING":
+        row |= {"status": "ENGINE_RUNNING", "running_at": state.now()}
+    elif row["_ended"] and row["status"] != row["_ended"]:
+        row |= {"status": row["_ended"], "finished_at": state.now()}
     return row
 
 
@@ -310,8 +308,8 @@ def stop_job_run(call: Call) -> dict:
     if not row["_ended"]:
         row["_wakes"].set()
         row["status"] = "ENGINE_STOPPING"
-        if "_process" in row:
+        if row["_process"]:
             kill(row["_process"])
         elif "no-quota" in call.state.switches:
-            row |= {"_ended": "ENGINE_STOPPED", "finished_at": call.state.now()}
+            row["_ended"] = "ENGINE_STOPPED"
     return row

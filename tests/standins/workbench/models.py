@@ -302,12 +302,9 @@ def next_deployment(state: State, row: dict) -> dict:
     before = row["status"]
     state.move_on(row)
     if row["status"] == "deployed" != before:
-        others = state.of("deployments", model_id=row["model_id"])
-        for other in others:
+        for other in state.of("deployments", model_id=row["model_id"]):
             if other["_started"] < row["_started"]:
                 stop(state, other)
-            elif other["_started"] > row["_started"] and other["status"] == "deployed":
-                stop(state, row)  # a later one was quicker
     return row
 
 

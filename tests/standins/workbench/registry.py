@@ -174,6 +174,7 @@ def create_registered_model(call: Call) -> dict:
     run = experiments.find_run(
         state, wanted["project_id"], wanted["experiment_id"], wanted["run_id"]
     )
+    require_model(run, wanted["model_path"])
     tags = {tag.get("key", ""): tag.get("value", "") for tag in wanted.get("tags", [])}
     register = register_apart if "separate-registry" in state.switches else register_by_mlflow
     number = register(state, name, run, wanted["model_path"], wanted.get("notes", ""), tags)
@@ -191,17 +192,22 @@ def create_registered_model(call: Call) -> dict:
     }
 
 
+def require_model(run, model_path: str) -> None:
+    import mlflow
+
+    try:
+        mlflow.models.get_model_info(f"runs:/{run.info.run_id}/{model_path}")
+    except (mlflow.MlflowException, OSError):
+        raise Refused(400, f"run {run.info.run_id} has no model {model_path}") from None
+
+
 def register_by_mlflow(
     state: State, name: str, run, model_path: str, notes: str, tags: dict
 ) -> int:
     import mlflow
 
-    try:
-        made = mlflow.register_model(
-            f"runs:/{run.info.run_id}/{model_path}", name, await_registration_for=0
-        )
-    except mlflow.MlflowException as error:
-        raise Refused(400, f"{model_path} of run {run.info.run_id}: {error}") from None
+    uri = f"runs:/{run.info.run_id}/{model_path}"
+    made = mlflow.register_model(uri, name, await_registration_for=0)
     client = experiments.open_store(state)
     if notes:
         client.update_model_version(name, made.version, notes)

@@ -91,3 +91,6 @@ class ServingError(LessonError):
 
 class WorkbenchError(LessonError):
     """The workbench, asked by API v2, refuses or does not answer."""
+
+    status: int | None = None
+    """The HTTP status of a refusal; None if there was no answer, or if it is unknown."""

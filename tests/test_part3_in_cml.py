@@ -76,10 +76,10 @@ def test_20_shows_the_answer_of_the_model_itself_and_what_wrong_requests_are_tol
 
 def test_21_proves_each_version_and_leaves_one_model_of_that_name(session):
     (one,) = after(session, "21")
-    versions = {entry["number"]: run_of(entry) for entry in one.state["versions"]}
-    proofs = re.findall(
-        r"^Proof: 50 answers of version (\d) of .* \(run (\w+)\)", one.printed, re.M
-    )
+    found = client_of(session.work).search_model_versions(f"name = '{NAME}'")
+    versions = {int(entry.version): entry.run_id for entry in found}
+    proof = r"^Proof: 50 answers of version (\d) of .* \(run (\w+)\)"
+    proofs = re.findall(proof, one.printed, re.MULTILINE)
     assert [(int(number), run) for number, run in proofs] == [
         (number, versions[number]) for number in (1, 2, 1)
     ]

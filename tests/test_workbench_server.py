@@ -21,8 +21,11 @@ import pytest
 from conftest import CML_STORE, STANDINS, client_of, wait_until
 from mlflow.models import infer_signature
 from servers import alive, family_of, listening
+from servers import ask as ask_port
 from sklearn.linear_model import LinearRegression
 from workbench_server import PROGRAM, Workbench, workbench_server
+
+from cmlflow import processes
 
 sys.path.append(str(STANDINS))
 import cmlapi
@@ -1538,3 +1541,20 @@ def test_without_a_store_there_is_nothing_registered(tmp_path):
         assert call(other, "list_registered_models")["models"] == []
         assert call(other, "list_all_experiments")["experiments"] == []
         assert not list(tmp_path.iterdir())
+
+
+def test_the_store_may_be_a_database(work):
+    with workbench_server(work, MLFLOW_TRACKING_URI="") as other:
+        experiment = call(other, "create_experiment", OWN, body={"name": "e"})["id"]
+        body = {"metrics": [{"key": "m", "value": 1.5}]}
+        run = call(other, "create_experiment_run", OWN, experiment, body={})["id"]
+        call(other, "log_experiment_run_batch", OWN, experiment, run, body=body)
+        assert client_of(work).get_run(run).data.metrics == {"m": 1.5}
+
+
+def test_it_runs_in_a_process_that_ends_with_its_parent(area):
+    with processes.running(str(PROGRAM / "__main__.py"), "--area", str(area)) as child:
+        wait_until(lambda: bool(listening(child)), "the server", 60)
+        ((_, port),) = listening(child)
+        assert ask_port(port, "/api/v2/projects")[0] == 401
+    assert ask_port(port, "/api/v2/projects")[0] is None

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -1463,6 +1464,38 @@ def test_the_client_refuses_before_it_sends(bench, client):
     with pytest.raises(ValueError, match="`body`"):
         client.create_job(None, OWN)
     assert bench.state()["requests"] == before
+
+
+def test_what_the_client_sends():
+    send = cmlapi.ApiClient().sanitize_for_serialization
+    assert send(cmlapi.CreateJobRequest(name="x")) == {"name": "x"}
+    assert send({"name": None, "unknown": 1}) == {"name": None, "unknown": 1}
+    recorded = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+
+        def record() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rb") as stream:
+                    head = b"".join(iter(stream.readline, b"\r\n")).decode()
+                    length = re.search(r"(?i)content-length: (\d+)", head)
+                    body = stream.read(int(length[1])) if length else b""
+                    recorded.append(f"\r\n{head}\r\n{body.decode()}")
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        done = pool.submit(record)
+        other = cmlapi.default_client(f"http://127.0.0.1:{listener.getsockname()[1]}", "secret")
+        other.list_project_files("a/b", "data x/y")
+        other.stop_job_run("p", "j", "r")
+        done.result(20)
+    get, post = recorded
+    assert get.startswith("\r\nGET /api/v2/projects/a%2Fb/files/data%20x%2Fy HTTP/1.1")
+    assert post.startswith("\r\nPOST /api/v2/projects/p/jobs/j/runs/r:stop HTTP/1.1")
+    for text in recorded:
+        assert "\r\nauthorization: Bearer secret\r\n" in text
+        assert "\r\nContent-Type: application/json\r\n" in text
+        assert "\r\nUser-Agent: Swagger-Codegen/" in text
+    assert get.endswith("\r\n\r\n") and post.endswith("\r\n\r\n{}")
 
 
 def test_the_client_walks_through_pages_and_works_in_the_background(client, thirteen):

@@ -362,6 +362,12 @@ def test_autolog_saves_what_the_text_says(lesson):
     assert autolog[-1].data.metrics["validation_0-logloss"] == one
 
 
+def test_autolog_is_off_afterwards_for_the_next_lesson_of_a_kernel(lesson, warm, work):
+    """In this kernel 14 ran last in the pass."""
+    look = "from mlflow.utils.autologging_utils import autologging_is_disabled as off"
+    assert warm.python(f"import mlflow.xgboost\n{look}\nprint(off('xgboost'))", work) == "True\n"
+
+
 def test_it_logs_the_code_that_repeats_the_run(lesson):
     client_of(lesson.work)
     uri = f"runs:/{lesson.first.info.run_id}/training.py"

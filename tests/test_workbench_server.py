@@ -1550,8 +1550,8 @@ def test_many_threads_at_once(bench):
     assert len({job["id"] for job in made}) == 40
 
 
-def test_it_listens_on_this_machine_only_and_its_end_is_that_of_its_jobs(area, root):
-    with workbench_server(area, project_root=root) as other:
+def test_it_listens_on_this_machine_only_and_its_end_is_that_of_its_jobs(area, root, tmp_path):
+    with workbench_server(area, project_root=root, TMPDIR=str(tmp_path)) as other:
         assert {place[0] for place in listening(other.process)} == {"127.0.0.1"}
         run = call(other, "create_job_run", OWN, new_job(other, "waits.py")["id"], body={})
         assert run["status"] == "ENGINE_SCHEDULING"
@@ -1559,8 +1559,9 @@ def test_it_listens_on_this_machine_only_and_its_end_is_that_of_its_jobs(area, r
         family = family_of(other.process)
         other.process.terminate()
         assert other.process.wait(20) == 0
+        assert not list(tmp_path.iterdir())
         wait_until(lambda: not alive(family), "the end of all", 20)
-    with workbench_server(area, project_root=root) as other:
+    with workbench_server(area, project_root=root, TMPDIR=str(tmp_path)) as other:
         call(other, "create_job_run", OWN, new_job(other, "waits.py")["id"], body={})
         wait_until(lambda: len(family_of(other.process)) == 3, "the job and its child", 30)
         family = family_of(other.process)

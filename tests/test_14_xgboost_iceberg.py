@@ -90,7 +90,8 @@ def test_beside_each_score_stands_that_of_the_baseline(lesson, run):
     assert logged["baseline_roc_auc"] == 0.5
     assert logged["baseline_average_precision"] == pytest.approx(truth.mean())
     baseline_loss = -np.log(np.where(truth == 1, share, 1 - share)).mean()
-    assert logged["baseline_log_loss"] == pytest.approx(baseline_loss)
+    # The shares of fraud differ little from part to part, and the loss by the square of that.
+    assert logged["baseline_log_loss"] == pytest.approx(baseline_loss, rel=1e-10)
 
 
 def oracle(X):
@@ -151,8 +152,8 @@ def test_signature_example_and_requirements_are_logged(lesson, run):
     assert np.allclose(example, X[part == 0][:3])
     requirements = mlflow.artifacts.load_text(f"{uri}/requirements.txt").splitlines()
     named = {line.partition("==")[0] for line in requirements}
-    assert {"xgboost", "scikit-learn", "pandas", "numpy"} <= named
-    assert not any("pytest" in line for line in requirements)
+    # What MLflow would guess is more than that, and takes a second process.
+    assert named - {"mlflow"} == {"xgboost", "scikit-learn", "pandas", "numpy"}
 
 
 def test_importances_are_a_table_and_a_figure(lesson, run):

@@ -60,7 +60,7 @@ def test_the_store_holds_the_runs_of_both_passes(session, module_work):
     for experiment, count in (
         ("example-experiment", 4),
         ("wine-quality-test", 8),  # 23 runs 01_Experiment.py once more
-        ("auto-registration", 5),  # 05, 21 (once: then there is a newer version), 23
+        ("auto-registration", 6),  # 05, 21 and 23 register one version each
     ):
         runs = runs_in(module_work, experiment)
         assert len(runs) == count, experiment

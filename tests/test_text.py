@@ -163,6 +163,16 @@ def test_every_mlflow_function_of_the_readme_is_used_in_the_lesson_it_names():
     assert re.search(r"log_metric\([^)]*step=", source("01_Experiment.py"))
 
 
+def test_the_operations_of_api_v2_in_the_readme_are_those_that_are_called():
+    table = README.partition("| Operation of API v2 |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| (`.+?`) \| `(\w+\.py)` \|", table, re.MULTILINE)
+    named = {name for cell, _ in cells for name in re.findall(r"`(\w+)`", cell)}
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cmlflow").rglob("*.py"))
+    called = set(re.findall(r"\bapi\.(\w+_\w+)", code))
+    assert named == called
+    assert {lesson for _, lesson in cells} <= set(LESSONS)
+
+
 @pytest.mark.parametrize("folder", [ROOT, CODE], ids=["README", "code/README"])
 def test_links_and_images_of_the_readmes_lead_somewhere(folder):
     text = (folder / "README.md").read_text(encoding="utf-8")

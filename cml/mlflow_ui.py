@@ -104,7 +104,8 @@ serves_store = has_server and not is_elsewhere
 address = f"http://127.0.0.1:{port}"
 if serves_store:
     program = (str(workarea.root() / "cml" / "mlflow_server.py"), str(port))
-    told = f"MLflow UI: {address}, in CML under Applications (stop with Ctrl+C)"
+    place = ", in CML under Applications" if workarea.in_cml() else ""
+    told = f"MLflow UI: {address}{place} (stop with Ctrl+C)"
     if has_views:
         told += "\nIn the UI, choose Model training at the top left, once"
     print("Starting the MLflow UI ...", flush=True)

@@ -12,6 +12,7 @@ import io
 import uuid
 import warnings
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,11 +124,13 @@ def check(rows: pd.DataFrame, schema: Schema, source: str = "The batch") -> pd.D
     import pandas as pd
 
     fitting, problems = rows.copy(), []
+    known = schema.input_names()
     for column in schema.inputs:
         name = column.name
         if name not in rows:
-            near = [other for other in rows if str(other).strip().lower() == name.lower()]
-            hint = f" (renamed to {near[0]!r}?)" if near else ""
+            spare = {str(other).strip().lower(): other for other in rows if other not in known}
+            near = len(rows.columns) > 1 and get_close_matches(name.lower(), spare, 1, 0.8)
+            hint = f" (renamed to {spare[near[0]]!r}?)" if near else ""
             problems += [f"{name!r} is missing{hint}"] if column.required else []
         elif _is_number(column):
             cells = rows[name]
@@ -155,12 +158,12 @@ def check(rows: pd.DataFrame, schema: Schema, source: str = "The batch") -> pd.D
     return fitting
 
 
-def place_for(output: str | Path, batch: str | None = None) -> Path:
+def place_for(output: str | Path, *kept: str | Path | None) -> Path:
     """Return the file to which `write` may write; a link is followed.
 
     Args:
         output: the path that was asked for.
-        batch: the file with the rows to score, which must not be replaced.
+        kept: files with rows to score, which must not be replaced.
 
     Raises:
         BadInput: the path is empty, or it names something that is no file, or the batch itself.
@@ -174,7 +177,7 @@ def place_for(output: str | Path, batch: str | None = None) -> Path:
             raise _unwritable(output, kind)
         if any(folder.is_file() for folder in file.parents):
             raise _unwritable(output, "it lies under a file, not in a folder")
-        if batch is not None and file.exists() and Path(batch).exists() and file.samefile(batch):
+        if any(one and file.exists() and Path(one).exists() and file.samefile(one) for one in kept):
             raise _unwritable(output, "it holds the rows to score")
     except (OSError, RuntimeError) as error:  # a name that is too long, a link to itself
         raise _unwritable(output, _reason(error)) from error

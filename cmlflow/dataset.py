@@ -79,7 +79,7 @@ class IcebergSource(DatasetSource):
         parts = [source_dict.get(name) for name in ("table", "snapshot_id", "catalog")]
         if not all(isinstance(part, str) for part in parts):
             raise BadInput(
-                f"{json.dumps(source_dict)} does not describe an Iceberg snapshot.",
+                f"{json.dumps(source_dict, default=str)} does not describe an Iceberg snapshot.",
                 "table, snapshot_id and catalog, each a text",
                 "To see what a run names, open its page in the UI and click the dataset.",
             )

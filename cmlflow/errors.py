@@ -13,7 +13,7 @@ LessonError              any of these; its text has three lines: found, expected
     TableTaken           a table of this name is there, and no lesson made it
     ServingError         an endpoint does not serve what it should, or not at all
     WorkbenchError       the workbench, asked by API v2, refuses or does not answer
-    PinTaken             the Iceberg tag of a model version keeps another snapshot
+    PinTaken             the Iceberg tag of a run's model keeps another snapshot
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class TableTaken(LessonError):
 
 
 class PinTaken(LessonError):
-    """The Iceberg tag of this model version already keeps another snapshot."""
+    """The Iceberg tag of this run and its model already keeps another snapshot."""
 
 
 class ServingError(LessonError):
@@ -91,3 +91,6 @@ class ServingError(LessonError):
 
 class WorkbenchError(LessonError):
     """The workbench, asked by API v2, refuses or does not answer."""
+
+    status: int | None = None
+    """The HTTP status of a refusal; None if there was no answer, or if it is unknown."""

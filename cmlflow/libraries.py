@@ -41,7 +41,7 @@ def version(package: str) -> str | None:
     """
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):  # ValueError: there is no name
         pass
     try:
         return importlib.import_module(MODULES[package.lower().replace("_", "-")]).__version__

@@ -10,8 +10,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
-from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import (
+    Action,
+    ArgumentDefaultsHelpFormatter,
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+)
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import NoReturn
@@ -30,7 +38,17 @@ def parser() -> LessonParser:
     """
     title, *_ = (sys.modules["__main__"].__doc__ or "").strip().splitlines() or [""]
     # With abbreviations a kernel's `--f=FILE` would be read as `--folds`.
-    return LessonParser(description=title, allow_abbrev=False, exit_on_error=False)
+    made = LessonParser(
+        description=title, allow_abbrev=False, exit_on_error=False, formatter_class=_WithDefaults
+    )
+    made._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+    return made
+
+
+class _WithDefaults(ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: Action) -> str:
+        told = action.default in (None, False) or "default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
 
 
 class LessonParser(ArgumentParser):

@@ -5,20 +5,26 @@ As an MLflow dataset it is made by `mlflow.data.from_iceberg`; see `cmlflow.data
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cmlflow import workarea
 from cmlflow.errors import (
     BadInput,
     LessonError,
     MissingStep,
     PinTaken,
     SnapshotNotFound,
+    SparkError,
     TableTaken,
 )
-from cmlflow.spark import catalog_of
+from cmlflow.spark import catalog_of, reason
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -75,7 +81,7 @@ def current(spark: SparkSession, table: str, made_by: str) -> Snapshot:
     Raises:
         MissingStep: the table does not exist.
         BadInput: its name has no catalog or no namespace.
-        LessonError: it is of another format.
+        LessonError: it is of another format, or cannot be read.
         SnapshotNotFound: it was never written to.
     """
     return _current(spark, table, made_by)[0]
@@ -125,12 +131,13 @@ def by_id(spark: SparkSession, table: str, snapshot_id: str, made_by: str = "") 
     Raises:
         MissingStep: the table does not exist, and `made_by` is known.
         BadInput: its name has no catalog or no namespace, or the id is not a number.
-        LessonError: it is of another format.
+        LessonError: it is of another format, or cannot be read.
         SnapshotNotFound: it has no such snapshot, or it has expired; or there is no table.
     """
     require_id(snapshot_id)
-    _require_table(spark, table, made_by)
-    found = _read(spark, table, f"WHERE snapshot_id = {snapshot_id}", made_by)
+    with readable(spark, table):
+        _require_table(spark, table, made_by)
+        found = _read(spark, table, f"WHERE snapshot_id = {snapshot_id}", made_by)
     if found is None:
         known = ", ".join(known_ids(spark, table)) or "there are none"
         raise SnapshotNotFound(
@@ -147,10 +154,32 @@ def known_ids(spark: SparkSession, table: str) -> list[str]:
     return [str(row.snapshot_id) for row in rows]
 
 
+@contextlib.contextmanager
+def readable(spark: SparkSession, table: str) -> Iterator[None]:
+    """Name the table that Spark cannot read in this block, and the reason.
+
+    Raises:
+        LessonError: in place of what Spark raised: usually a file is missing or damaged.
+    """
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        folder = _folder(spark, table)
+        said, *_ = reason(str(error)).splitlines() or [type(error).__name__]
+        raise LessonError(
+            f"{table} cannot be read: {said}",
+            "a table with all its files, each of them whole",
+            _put_aside(folder) if folder else f"To use another table, {_ANOTHER_NAME}",
+        ) from error
+
+
 def require_ours(spark: SparkSession, table: str, made_by: str) -> None:
     """Let a lesson replace a table only if a lesson made it: a shared lake has tables of others.
 
-    Nothing happens where there is no table of this name. A table that a lesson made says so in
+    Nothing happens where there is nothing of this name. A table that a lesson made says so in
     its property `made_by`, for example `code/00_datagen.py`.
 
     Args:
@@ -161,9 +190,13 @@ def require_ours(spark: SparkSession, table: str, made_by: str) -> None:
     Raises:
         TableTaken: the table is not by a lesson, or no Iceberg table.
         BadInput: its name has no catalog or no namespace.
+        LessonError: it cannot be read.
     """
     require_name(table)
-    if not _exists(spark, table):
+    with readable(spark, table):
+        there = _exists(spark, table)
+    if not there:
+        _require_no_files(spark, table)
         return
     another_name = f"edit TABLE at the top of {made_by}"
     kind = _kind(spark, table)
@@ -204,9 +237,50 @@ def require_id(snapshot_id: str) -> None:
         )
 
 
+_ANOTHER_NAME = "edit TABLE at the top of the lesson"
+
+
+def _folder(spark: SparkSession, table: str) -> Path | None:
+    """Return where a table lies, or would lie, on a laptop; None in CML."""
+    if not catalog_of(spark).startswith("file:"):
+        return None
+    return workarea.path("spark-warehouse", *table.split(".")[1:])
+
+
+def _put_aside(path: Path) -> str:
+    typed = shlex.quote(str(path))
+    return f"To put it aside, run:  mv {typed} {typed}.old"
+
+
+def _require_no_files(spark: SparkSession, table: str) -> None:
+    """Raise TableTaken if files lie where a new table would: Iceberg would write between them.
+
+    A first write that was stopped leaves Iceberg's own two folders, which do no harm.
+    """
+    folder = _folder(spark, table)
+    if folder is None:
+        return
+    for place in (folder.parent, folder):
+        files = [] if place.is_dir() else [place] if place.exists() else []
+        if place == folder and place.is_dir():
+            files = [one for one in place.iterdir() if one.name not in ("data", "metadata")]
+        if files:
+            raise TableTaken(
+                f"{min(files)} is there already, and no table.",
+                f"an empty place for {table}",
+                _put_aside(place),
+            )
+
+
 def _exists(spark: SparkSession, table: str) -> bool:
     from pyspark.sql.utils import AnalysisException
 
+    if spark.sparkContext._jsc is None:  # it would say False of every table
+        raise SparkError(
+            "This Spark session was stopped.",
+            "a session that runs",
+            "Run the lesson again from its first cell.",
+        )
     try:
         # Without the catalog's name: with it, and in the form of two arguments, it says False.
         return spark.catalog.tableExists(table.removeprefix("spark_catalog."))
@@ -241,9 +315,10 @@ def _require_table(spark: SparkSession, table: str, made_by: str) -> None:
 
 def _current(spark: SparkSession, table: str, made_by: str) -> tuple[Snapshot, str | None]:
     """Return what `_read` does, of the snapshot that the table's main branch points at."""
-    _require_table(spark, table, made_by)
     main = f"JOIN {table}.refs r USING (snapshot_id) WHERE r.name = 'main'"
-    found = _read(spark, table, main, made_by)
+    with readable(spark, table):
+        _require_table(spark, table, made_by)
+        found = _read(spark, table, main, made_by)
     if found is None:
         raise SnapshotNotFound(
             f"{table} has no snapshot: it was created, but never written to.",

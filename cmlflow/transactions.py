@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cmlflow.errors import LessonError
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 WRITER = "code/00_datagen.py"
 DRIVER_BYTES_PER_ROW = 1000
 """A million rows became a pandas table with a driver of 1 GB, ten million did not."""
+LAST_SECOND = 250_000_000_000
+"""In the year 9892: a year of five digits is no date for pandas and others."""
 _NO_FEATURES = {"transaction_id": "bigint", "transaction_time": "timestamp", "fraud_label": "int"}
-_NUMBERS = ("double", "float", "int", "bigint", "smallint", "tinyint", "boolean")
+_NUMBERS = ("double", "float", "int", "bigint", "smallint", "tinyint")
 
 
 def require_fits(spark: SparkSession, snapshot: Snapshot) -> None:
@@ -57,11 +60,22 @@ def require_columns(rows: DataFrame, table: str) -> None:
         if (name in _NO_FEATURES and kinds.get(name) != _NO_FEATURES[name])
         or (name not in _NO_FEATURES and kinds[name] not in _NUMBERS)
     ]
+    if not set(kinds) - set(_NO_FEATURES):
+        wrong.append("there is no feature")
     if wrong:
         raise _written_anew(
             f"{table} has columns to which no model can be trained: {', '.join(wrong)}.",
             ", ".join(f"{name} {kind}" for name, kind in _NO_FEATURES.items())
             + ", and features that are numbers",
+        )
+
+
+def require_finite(infinite: Iterable[str], table: str) -> None:
+    """Raise LessonError if columns hold infinite numbers, which XGBoost does not take."""
+    names = ", ".join(infinite)
+    if names:
+        raise _written_anew(
+            f"{table} holds infinite numbers: {names}.", "finite numbers, or none in a row"
         )
 
 
@@ -77,12 +91,24 @@ def require_same_columns(batch: DataFrame, rows: DataFrame, table: str) -> None:
         )
 
 
-def require_room(last_id: int, table: str) -> None:
-    """Raise LessonError if the ids after the last one would not fit into 64 bits."""
+def require_room(last_id: int, last_second: int | None, table: str) -> None:
+    """Raise LessonError unless ids and dates after the last ones can be counted on.
+
+    Args:
+        last_id: the largest; the ids after it must fit into 64 bits.
+        last_second: of the latest transaction, since 1970; None if none has a time.
+        table: its name, for the message.
+    """
     if last_id > 2**62:
         raise _written_anew(
             f"The last transaction_id of {table} is {last_id}: a new batch would exceed 64 bits.",
             "ids that are counted from 0",
+        )
+    if last_second is None or last_second > LAST_SECOND:
+        when = "no time" if last_second is None else f"{last_second} seconds after 1970"
+        raise _written_anew(
+            f"The latest transaction of {table} has {when}: no later day can follow.",
+            "days from 2024 on, before the year 9900",
         )
 
 

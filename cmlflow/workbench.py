@@ -27,6 +27,8 @@ ATTEMPTS = 4
 """Times that a question is asked when the workbench is busy or the connection breaks."""
 ANSWER_LIMIT_S = 60
 """Seconds after which an operation counts as unanswered."""
+APPEARS_LIMIT_S = 60
+"""Seconds in which something may appear whose creation was answered with an error."""
 _BUSY = (429, 500, 502, 503, 504)
 _FORBIDDEN = (401, 403)
 _KEY_PAGE = "To make a key, open:  User Settings > API Keys; then set it as CDSW_APIV2_KEY"
@@ -76,7 +78,9 @@ def call(method: Callable, *arguments: Any, **query: Any) -> Any:
         except Exception as error:
             may_pass = getattr(error, "status", None) in (None, 0, *_BUSY)
             if not (is_question and may_pass and attempt < ATTEMPTS):
-                raise _refusal(method.__name__, error) from None  # the cause shows the headers
+                refusal = _refusal(method.__name__, error)
+                refusal.status = getattr(error, "status", None) or None
+                raise refusal from None  # the cause shows the headers
         time.sleep(poll_seconds() * attempt / ATTEMPTS)
 
 
@@ -122,18 +126,21 @@ def named(method: Callable, name: str, *ids: str, field: str = "name", **query: 
 def find_or_create(find: Callable[[], Any], create: Callable[[], Any]) -> tuple[Any, bool]:
     """Return what `find` finds; else create it. The second value tells whether it was created.
 
-    When the creation fails we look once more: another session may have been quicker, or the
-    workbench answered with an error after it had begun.
+    When the creation fails we look once more: another session may have been quicker. Where the
+    workbench had a trouble of its own, it may still get there, so we go on looking for a while.
     """
     found = find()
     if found is not None:
         return found, False
     try:
         return create(), True
-    except WorkbenchError:
-        found = find()
-        if found is None:
-            raise
+    except WorkbenchError as error:
+        was_refused = error.status is not None and error.status < 500
+        end = time.monotonic() + (0 if was_refused else APPEARS_LIMIT_S)
+        while (found := find()) is None:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(poll_seconds())
         return found, False
 
 

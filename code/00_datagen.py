@@ -145,13 +145,11 @@ if spark is not None:
             )
         one = with_label(features(0, FIRST_DAY, 1, args.seed), args.seed)
         transactions.require_same_columns(one, spark.table(TABLE), TABLE)
-        last_id, last_second = (
-            spark.table(TABLE)
-            .select(F.max("transaction_id"), F.max(F.unix_timestamp("transaction_time")))
-            .first()
-        )
+        last = F.max("transaction_id"), F.max(F.unix_timestamp("transaction_time"))
+        with snapshots.readable(spark, TABLE):
+            last_id, last_second = spark.table(TABLE).select(*last).first()
         if last_id is not None:  # None: the table has no rows, so this is its first batch
-            transactions.require_room(last_id, TABLE)
+            transactions.require_room(last_id, last_second, TABLE)
             first_id, first_second = last_id + 1, (last_second // 86_400 + 1) * 86_400
             seed = args.seed + first_id
     print(f"The new ids begin at {first_id}")

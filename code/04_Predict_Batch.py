@@ -70,7 +70,7 @@ from mlflow.types import ColSpec, Schema
 from sklearn.model_selection import train_test_split
 
 source = workarea.root() / "data" / "wine-quality.csv"
-output = batches.place_for(args.output, args.batch or source)
+output = batches.place_for(args.output, args.batch, source)
 if args.batch is None:
     wines = pd.read_csv(source)
     np.random.seed(40)

@@ -106,7 +106,8 @@ try:
 except errors.SnapshotNotFound:
     write_verdict(f"impossible: snapshot {source.snapshot_id} of {source.table} is not there")
     raise
-row_count = rows.count()
+with snapshots.readable(rows.sparkSession, source.table):
+    row_count = rows.count()
 print(f"{row_count} rows in snapshot {source.snapshot_id} of {source.table}")
 
 

@@ -44,7 +44,8 @@ model.fit(X_train, y_train)
 train_accuracy = model.score(X_train, y_train)
 test_accuracy = model.score(X_test, y_test)
 baseline_accuracy = (y_test == y_train.mode()[0]).mean()
-print(f"{args.n_neighbors} neighbours: {test_accuracy:.3f}, baseline {baseline_accuracy:.3f}")
+noun = "neighbour" if args.n_neighbors == 1 else "neighbours"
+print(f"{args.n_neighbors} {noun}: {test_accuracy:.3f}, baseline {baseline_accuracy:.3f}")
 
 # %%
 #

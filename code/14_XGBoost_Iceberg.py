@@ -47,13 +47,15 @@ def split(rows):
     return table.astype("float64"), label, label.index % 5
 
 
-X, y, part = split(rows)
+with snapshots.readable(spark, TABLE):
+    X, y, part = split(rows)
 counted = pd.DataFrame({"part": part, "id": y.index, "fraud": y == 1, "honest": y == 0})
-balance = counted.groupby("part").agg(
+balance = counted.groupby("part", dropna=False).agg(
     rows=("id", "size"), ids=("id", "nunique"), frauds=("fraud", "sum"), honest=("honest", "sum")
 )
 print(balance)
 transactions.require_sound(balance, TABLE)
+transactions.require_finite(X.columns[(X.abs() == float("inf")).any()], TABLE)
 
 # %%
 #
@@ -264,12 +266,13 @@ earlier = [  # we check the result ourselves, because a managed store may ignore
     and store.status(one) == "FINISHED"
     and "n_jobs" in one.data.params  # not a run of 15_XGBoost_Distributed.py
 ]
-if not earlier:
+older = mlflow.xgboost.load_model(f"runs:/{earlier[0].info.run_id}/model") if earlier else None
+if older is None or set(older.feature_names_in_) != set(X):
+    earlier = []
     print("No run on the snapshot before this one. Grow the table, then run this lesson again:")
     print("python code/00_datagen.py --append")
 else:
-    older = mlflow.xgboost.load_model(f"runs:/{earlier[0].info.run_id}/model")
-    old_answers = older.predict_proba(X_test)[:, 1]
+    old_answers = older.predict_proba(X_test[older.feature_names_in_])[:, 1]
     old_metrics = score(y_test, old_answers, y_test.mean())
     print(f"On the same {len(y_test)} test rows: the older model; this one, trained on more rows")
     for name in ("average_precision", "roc_auc", "log_loss"):

@@ -29,11 +29,13 @@ snapshot = snapshots.current(spark, TABLE, made_by="code/00_datagen.py")
 rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {snapshot.snapshot_id}")
 transactions.require_columns(rows, TABLE)
 counts = spark.sql(
-    "SELECT transaction_id % 5 AS part, count(*) AS rows, count(DISTINCT transaction_id) AS ids,"
+    "SELECT pmod(transaction_id, 5) AS part, count(*) AS rows,"
+    " count(DISTINCT transaction_id) AS ids,"
     " count_if(fraud_label = 1) AS frauds, count_if(fraud_label = 0) AS honest"
     f" FROM {TABLE} VERSION AS OF {snapshot.snapshot_id} GROUP BY part"
 )
-balance = counts.toPandas().set_index("part").sort_index()
+with snapshots.readable(spark, TABLE):
+    balance = counts.toPandas().set_index("part").sort_index()
 transactions.require_sound(balance, TABLE)
 print(f"{snapshot.row_count} rows in snapshot {snapshot.snapshot_id} of {TABLE}")
 print(balance)
@@ -54,10 +56,13 @@ PARAMS = {
     "random_state": 42,
     "num_workers": min(2, spark.sparkContext.defaultParallelism),
 }
-parts = rows.withColumn("part", F.col("transaction_id") % 5)
+parts = rows.withColumn("part", F.pmod("transaction_id", F.lit(5)))
 parts = parts.withColumn("validation", F.col("part") == 1)
 no_features = ("transaction_id", "transaction_time", "fraud_label")
 features = [name for name in rows.columns if name not in no_features]
+largest = rows.select(*(F.max(F.abs(F.col(name).cast("double"))) for name in features)).first()
+infinite = [name for name, value in zip(features, largest, strict=True) if value == float("inf")]
+transactions.require_finite(infinite, TABLE)
 train = balance.loc[2:].sum()
 train_share = train["frauds"] / train["rows"]
 print(

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conftest import CODE, ROOT, WarmKernel
+from conftest import CODE, ROOT, WarmKernel, stop_endpoints
 
 sys.path.append(str(ROOT))
 import tutorial
@@ -74,6 +74,7 @@ def main() -> None:
     """Rewrite the blocks of the READMEs."""
     with tempfile.TemporaryDirectory(prefix="lessons-") as work, WarmKernel() as kernel:
         printed = run_all(kernel, Path(work))
+        stop_endpoints(Path(work))
     for readme in READMES:
         again = {lesson: iter(outputs) for lesson, outputs in printed.items()}
 

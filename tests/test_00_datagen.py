@@ -301,8 +301,16 @@ def test_append_without_a_table_names_what_to_run_first(tmp_path, warm):
             "UPDATE {table} SET transaction_id = 9223372036854775800 WHERE transaction_id = 3",
             "is 9223372036854775800: a new batch would exceed 64 bits.",
         ),
+        (
+            "UPDATE {table} SET transaction_time = NULL",
+            "has no time: no later day can follow.",
+        ),
+        (
+            "UPDATE {table} SET transaction_time = timestamp_seconds(253402300000)",
+            "has 253402300000 seconds after 1970: no later day can follow.",
+        ),
     ],
-    ids=["dropped", "added", "last id"],
+    ids=["dropped", "added", "last id", "no time", "year 9999"],
 )
 def test_a_batch_that_does_not_fit_the_table_is_refused(tmp_path, warm, statement, found):
     warm.succeed(SCRIPT, tmp_path, "--rows", "10")

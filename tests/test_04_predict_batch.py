@@ -6,7 +6,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import client_of, runs_in, succeed
+from conftest import ROOT, client_of, runs_in, succeed
 
 SCRIPT = "04_Predict_Batch.py"
 EXPERIMENT = "wine-quality-test"
@@ -165,6 +165,21 @@ def test_a_path_of_no_use_is_refused_before_anything_is_written(
     assert said in done.stderr
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "mine.csv"), batch)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "mine.csv"]
+
+
+@pytest.mark.parametrize("of_ones_own", [True, False])
+def test_the_wines_of_the_lessons_are_never_written_over(
+    warm, store, module_work, batch, tmp_path, of_ones_own
+):
+    batch.to_csv(tmp_path / "mine.csv", index=False)
+    wines = ROOT / "data" / "wine-quality.csv"
+    before = wines.read_bytes()
+    arguments = ("--batch", str(tmp_path / "mine.csv")) if of_ones_own else ()
+    done = warm.run_script(SCRIPT, module_work, *arguments, "--output", str(wines))
+    after = wines.read_bytes()
+    wines.write_bytes(before)
+    assert after == before
+    assert "wine-quality.csv cannot be written: it holds the rows to score." in done.stderr
 
 
 def test_a_run_that_logged_no_rmse_is_used_all_the_same(warm, work):

@@ -232,3 +232,7 @@ def test_as_many_neighbours_as_training_rows_give_the_baseline(warm, work):
     warm.succeed("10_train_kneighbors.py", work, "--n-neighbors", "750")
     (run,) = runs_in(work, EXPERIMENT)
     assert run.data.metrics["test_accuracy"] == run.data.metrics["baseline_accuracy"]
+
+
+def test_one_neighbour_is_no_plural(warm, work):
+    assert "\n1 neighbour: " in warm.succeed("10_train_kneighbors.py", work, "--n-neighbors", "1")

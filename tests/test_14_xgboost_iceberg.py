@@ -90,7 +90,8 @@ def test_beside_each_score_stands_that_of_the_baseline(lesson, run):
     assert logged["baseline_roc_auc"] == 0.5
     assert logged["baseline_average_precision"] == pytest.approx(truth.mean())
     baseline_loss = -np.log(np.where(truth == 1, share, 1 - share)).mean()
-    assert logged["baseline_log_loss"] == pytest.approx(baseline_loss)
+    # The shares of fraud differ little from part to part, and the loss by the square of that.
+    assert logged["baseline_log_loss"] == pytest.approx(baseline_loss, rel=1e-10)
 
 
 def oracle(X):
@@ -151,8 +152,8 @@ def test_signature_example_and_requirements_are_logged(lesson, run):
     assert np.allclose(example, X[part == 0][:3])
     requirements = mlflow.artifacts.load_text(f"{uri}/requirements.txt").splitlines()
     named = {line.partition("==")[0] for line in requirements}
-    assert {"xgboost", "scikit-learn", "pandas", "numpy"} <= named
-    assert not any("pytest" in line for line in requirements)
+    # What MLflow would guess is more than that, and takes a second process.
+    assert named - {"mlflow"} == {"xgboost", "scikit-learn", "pandas", "numpy"}
 
 
 def test_importances_are_a_table_and_a_figure(lesson, run):
@@ -362,6 +363,12 @@ def test_autolog_saves_what_the_text_says(lesson):
     assert autolog[-1].data.metrics["validation_0-logloss"] == one
 
 
+def test_autolog_is_off_afterwards_for_the_next_lesson_of_a_kernel(lesson, warm, work):
+    """In this kernel 14 ran last in the pass."""
+    look = "from mlflow.utils.autologging_utils import autologging_is_disabled as off"
+    assert warm.python(f"import mlflow.xgboost\n{look}\nprint(off('xgboost'))", work) == "True\n"
+
+
 def test_it_logs_the_code_that_repeats_the_run(lesson):
     client_of(lesson.work)
     uri = f"runs:/{lesson.first.info.run_id}/training.py"
@@ -427,6 +434,10 @@ def altered(module_work, warm):
             "20 rows of {table} have no transaction_id of their own.",
         ),
         (
+            "UPDATE {table} SET transaction_id = NULL WHERE transaction_id = 7",
+            "1 rows of {table} have no transaction_id of their own.",
+        ),
+        (
             "UPDATE {table} SET fraud_label = NULL WHERE transaction_id < 3",
             "3 rows of {table} have a fraud_label other than 0 and 1.",
         ),
@@ -440,7 +451,7 @@ def altered(module_work, warm):
         ),
         ("DELETE FROM {table}", "0 rows of {table} are too few"),
     ],
-    ids=["twice", "no label", "label 2", "one class", "no rows"],
+    ids=["twice", "no key", "no label", "label 2", "one class", "no rows"],
 )
 def test_an_altered_table_is_refused_before_a_run_exists(altered, statement, found):
     error = altered(statement)
@@ -456,9 +467,43 @@ def test_lesson_15_refuses_an_altered_table_too(altered):
     assert "merchant is string." in error
 
 
+def test_a_table_whose_rows_cannot_be_read_is_named(work, warm):
+    """Its data files are gone, as after a copy that was not complete."""
+    warm.succeed("00_datagen.py", work, "--rows", "300")
+    for file in work.rglob("*.parquet"):
+        file.unlink()
+    for script, *option in (
+        (SCRIPT,),
+        ("15_XGBoost_Distributed.py",),
+        ("00_datagen.py", "--append"),
+    ):
+        done = warm.run_script(script, work, *option)
+        assert done.returncode != 0
+        assert f"LessonError: {TABLE} cannot be read: " in done.stderr, script
+    assert client_of(work).get_experiment_by_name(EXPERIMENT) is None
+
+
+def test_numbers_that_are_not_finite_are_refused(altered):
+    infinite = "UPDATE {table} SET amount_usd = double('-Infinity') WHERE transaction_id = 8"
+    for script in (SCRIPT, "15_XGBoost_Distributed.py"):
+        assert f"{TABLE} holds infinite numbers: amount_usd." in altered(infinite, script=script)
+
+
+def test_a_table_with_a_column_more_is_not_compared_with_the_model_before(work, warm):
+    warm.succeed("00_datagen.py", work, "--rows", "300")
+    warm.succeed(SCRIPT, work)
+    add = f"ALTER TABLE {TABLE} ADD COLUMN weekend DOUBLE"
+    run_sql(warm, work, add, f"UPDATE {TABLE} SET weekend = 0 WHERE transaction_id = 5")
+    printed = warm.succeed(SCRIPT, work)
+    assert "No run on the snapshot before this one" in printed
+    assert {run.info.status for run in runs_in(work, EXPERIMENT)} == {"FINISHED"}
+
+
 def test_a_snapshot_with_other_columns_is_refused(altered):
     error = altered(query="SELECT *, 'shop' AS merchant FROM {kept}")
     assert "no model can be trained: merchant is string." in error
+    error = altered(query="SELECT transaction_id, transaction_time, fraud_label FROM {kept}")
+    assert "no model can be trained: there is no feature." in error
     error = altered(query="SELECT transaction_id, transaction_time, amount_usd FROM {kept}")
     assert "no model can be trained: fraud_label is missing." in error
 

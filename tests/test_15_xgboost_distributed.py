@@ -18,6 +18,14 @@ def test_both_ways_of_training_reach_comparable_scores(fraud_pass):
     assert tags["iceberg_snapshot_id"] == fraud_pass.second.data.tags["iceberg_snapshot_id"]
 
 
+def test_its_trees_are_grown_with_the_params_of_lesson_14(fraud_pass):
+    one, spark = fraud_pass.second.data.params, fraud_pass.distributed.data.params
+    assert set(spark) == set(one) - {"n_jobs"} | {"num_workers"}
+    assert {name: one[name] for name in one if name != "n_jobs"} == {
+        name: spark[name] for name in spark if name != "num_workers"
+    }
+
+
 def test_it_prints_both_scores_of_the_same_snapshot_side_by_side(fraud_pass):
     one, spark = fraud_pass.second.data.metrics, fraud_pass.distributed.data.metrics
     for name in ("average_precision", "roc_auc", "log_loss"):

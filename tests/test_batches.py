@@ -125,6 +125,7 @@ def test_a_file_that_is_no_table_is_refused_with_the_reason(read, content, said)
         (GOOD.replace("10", "1_0"), "'alcohol' holds '1_0' in row 2, not a number"),
         (GOOD.replace("10", "0x10"), "'alcohol' holds '0x10' in row 2, not a number"),
         (GOOD.replace("10", "2009-01-01"), "'alcohol' holds '2009-01-01' in row 2"),
+        (GOOD.replace("alcohol", "alkohol"), "'alcohol' is missing (renamed to 'alkohol'?)."),
         (GOOD.replace("pH", " ph "), "'pH' is missing (renamed to ' ph '?)"),
         (GOOD.replace(",", ";"), "'alcohol' is missing; 'pH' is missing"),
         (GOOD.replace(",", "\t"), "'alcohol' is missing; 'pH' is missing"),

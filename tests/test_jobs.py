@@ -1,13 +1,15 @@
-"""A chain of steps on a laptop; in CML see test_23_chain_of_jobs.py."""
+"""A chain of steps: processes on a laptop, jobs in CML."""
 
+import json
 import os
 
 import psutil
 import pytest
-from conftest import finish, start_python, wait_until
+from conftest import STANDINS, finish, start_python, wait_until
+from workbench_server import workbench_server
 
 from cmlflow import jobs
-from cmlflow.errors import BadInput
+from cmlflow.errors import BadInput, WorkbenchError
 
 
 @pytest.fixture
@@ -78,3 +80,105 @@ def test_a_step_ends_with_the_one_who_started_the_chain(step, tmp_path):
     chain.kill()
     finish(chain)
     wait_until(lambda: not running.is_running(), "the end of the step")
+
+
+SCRIPTS = {
+    "ok.py": "print('Done: fine')",
+    "waits.py": "import time; time.sleep(10_000)",
+    "fails.py": "raise ValueError('no wine')",
+    "exits.py": "raise SystemExit(0)",
+    "variable.py": "import os; assert os.environ['V'] == '2'",
+}
+
+
+@pytest.fixture(scope="module")
+def workbench_of_the_file(tmp_path_factory):
+    area = tmp_path_factory.mktemp("jobs")
+    root = tmp_path_factory.mktemp("project")
+    for name, lines in SCRIPTS.items():
+        (root / name).write_text(lines)
+    with workbench_server(area, project_root=root, CMLFLOW_POLL_SECONDS="0.02") as server:
+        yield server
+
+
+class TestInCml:
+    @pytest.fixture
+    def server(self, workbench_of_the_file, monkeypatch):
+        server = workbench_of_the_file
+        for name, value in (server.environment() | {"CMLFLOW_POLL_SECONDS": "0.02"}).items():
+            if name != "PYTHONPATH":
+                monkeypatch.setenv(name, value)
+        monkeypatch.syspath_prepend(STANDINS)
+        server.begin()
+        return server
+
+    def test_children_run_after_their_parent_and_all_states_are_told(self, server, capsys):
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", "variable.py", {"V": "2"})]
+        outcomes = jobs.run_chain([*steps, jobs.Step("c", "ok.py")])
+        assert [one.state for one in outcomes] == [jobs.SUCCEEDED] * 3
+        told = capsys.readouterr().out.splitlines()
+        assert told[:3] == [f"Job '{name}' created" for name in "abc"]
+        for name in "abc":
+            assert f"{name}: succeeded" in told
+        assert server.state()["requests"]["create_job_run"] == 1
+
+    @pytest.mark.parametrize("script", ["fails.py", "exits.py"])
+    def test_after_a_failure_the_rest_does_not_run(self, server, script):
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", script), jobs.Step("c", "ok.py")]
+        outcomes = jobs.run_chain(steps)
+        assert [one.state for one in outcomes] == [jobs.SUCCEEDED, jobs.FAILED, jobs.NOT_RUN]
+        assert "Jobs > b > History" in outcomes[1].told
+        state = server.state()
+        names = {job["id"]: job["name"] for job in state["jobs"]}
+        assert sorted(names[run["job_id"]] for run in state["job_runs"]) == ["a", "b"]
+
+    def test_a_job_that_is_there_is_changed_only_where_it_differs(self, server, capsys):
+        jobs.run_chain([jobs.Step("a", "ok.py"), jobs.Step("b", "variable.py", {"V": "2"})])
+        first = {job["name"]: job["id"] for job in server.state()["jobs"]}
+        capsys.readouterr()
+        jobs.run_chain([jobs.Step("b", "ok.py", {"V": "3"}), jobs.Step("a", "ok.py")])
+        told = capsys.readouterr().out
+        assert "Job 'b': changed environment, parent_id, script\n" in told
+        assert "Job 'a': changed parent_id\n" in told
+        after = {job["name"]: job for job in server.state()["jobs"]}
+        assert {name: job["id"] for name, job in after.items()} == first
+        assert (after["b"]["script"], after["b"]["parent_id"]) == ("ok.py", "")
+        variables = after["b"]["environment"]
+        variables = json.loads(variables) if isinstance(variables, str) else variables
+        assert variables == {"V": "3"}
+        assert after["a"]["parent_id"] == first["b"]
+
+    def test_a_script_that_is_not_in_the_project_is_refused_and_nothing_runs(self, server):
+        with pytest.raises(WorkbenchError, match="refused create_job"):
+            jobs.run_chain([jobs.Step("a", "no_such_file.py")])
+        assert server.state()["job_runs"] == []
+
+    def test_without_quota_it_gives_up_after_its_limit_and_says_so(self, server, monkeypatch):
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", 1)
+        server.switch("no-quota")
+        outcomes = jobs.run_chain([jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")])
+        assert outcomes[0].state in ("still scheduling", "timedout")
+        assert outcomes[1].state == jobs.NOT_RUN
+
+    def test_a_chain_that_runs_is_not_started_again(self, server):
+        step = jobs.Step("a", "waits.py")
+        api = jobs.workbench.client()
+        project, image = os.environ["CDSW_PROJECT_ID"], jobs.workbench.runtime(api).image_identifier
+        job = jobs._job(api, project, step, image, None)
+        jobs.workbench.call(api.create_job_run, {}, project, job.id)
+        with pytest.raises(WorkbenchError, match="The job 'a' is running already"):
+            jobs.run_chain([step])
+        assert len(server.state()["job_runs"]) == 1
+
+    @pytest.mark.parametrize(
+        "switch",
+        ["newest-first", "any-order", "small-pages", "null-times", "conflict", "too-many",
+         "breaks-in-mid-answer", "dashed-run-ids", "odd-errors", "other-states", "clock-skew"],
+    )  # fmt: skip
+    def test_whatever_is_not_known_for_certain_it_works_both_ways(self, server, switch):
+        server.switch(switch)
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")]
+        for _ in range(2):
+            assert [one.state for one in jobs.run_chain(steps)] == [jobs.SUCCEEDED] * 2
+        assert len(server.state()["jobs"]) == 2
+        assert len(server.state()["job_runs"]) == 4

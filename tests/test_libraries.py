@@ -65,7 +65,7 @@ def test_a_spark_that_pip_does_not_know_has_a_version(tmp_path):
     assert done.stdout.strip() == pyspark.__version__
 
 
-@pytest.mark.parametrize("package", ["no-such-package", "this"])
+@pytest.mark.parametrize("package", ["no-such-package", "this", "", "@@ ;; "])
 def test_what_is_not_installed_has_no_version_and_no_other_module_is_imported(package):
     """`this` is a module of Python that prints when it is imported, as a lesson would run."""
     assert libraries.version(package) is None

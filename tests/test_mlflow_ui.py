@@ -182,7 +182,7 @@ class TestOverHttp:
 
     def test_the_log_says_where_it_is_and_what_to_choose_there(self, ui):
         log = ui.log.read_text()
-        assert f"MLflow UI: http://127.0.0.1:{ui.port}" in log
+        assert f"MLflow UI: http://127.0.0.1:{ui.port} (stop with Ctrl+C)\n" in log
         assert ("choose Model training at the top left, once" in log) == CHECKS_HOSTS
 
     def test_it_is_light(self, ui):

@@ -256,3 +256,27 @@ def test_a_negative_number_is_a_value_not_an_option(monkeypatch):
     parser.add_argument("--shift", type=float)
     monkeypatch.setattr(sys, "argv", ["lesson.py", "--shift", "-0.5", "-f", "/run/kernel.json"])
     assert parser.parse_args().shift == -0.5
+
+
+@pytest.mark.parametrize("text", ["-inf", "-nan", "-1e400", "-.5"])
+def test_a_negative_number_out_of_range_is_told_the_range(monkeypatch, text):
+    parser = options.parser()
+    parser.add_argument("--alpha", type=options.number(0, 1000))
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "--alpha", text])
+    with pytest.raises(errors.BadInput) as caught:
+        parser.parse_args()
+    assert caught.value.found == f"--alpha: {text} is not a number from 0 to 1,000."
+
+
+def test_help_tells_the_defaults_once(capsys, monkeypatch):
+    parser = options.parser()
+    parser.add_argument("--rows", type=int, default=10_000, help="rows to write")
+    parser.add_argument("--output", default="out.csv", help="file; default: out.csv")
+    parser.add_argument("--append", action="store_true", help="add a batch")
+    parser.add_argument("--alias", help="an alias")
+    monkeypatch.setattr(sys, "argv", ["lesson.py", "--help"])
+    with pytest.raises(SystemExit):
+        parser.parse_args()
+    printed = capsys.readouterr().out
+    assert "rows to write (default: 10000)\n" in printed
+    assert printed.count("default") == 2

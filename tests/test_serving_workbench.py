@@ -88,7 +88,7 @@ def statuses(server):
     return {
         builds[one["build_id"]]: one["status"]
         for one in state["deployments"]
-        if one["status"] not in ("stopped", "failed")
+        if one["status"] not in ("stopped", "stopping", "failed")
     }
 
 
@@ -232,6 +232,7 @@ def test_a_version_that_does_not_get_there_leaves_the_old_one_serving(server, mo
     deploy(server, 1)
     for name in LIMITS:
         monkeypatch.setattr(on_workbench, name, 0.3)
+    monkeypatch.setattr(workbench, "APPEARS_LIMIT_S", 0.3)
     server.switch(switch)
     with pytest.raises((ServingError, WorkbenchError)) as caught:
         deploy(server, 2)
@@ -406,6 +407,7 @@ class TestKeys:
     def test_a_refusal_that_this_client_cannot_read_says_so(self, server, monkeypatch):
         """cmlapi 25.04.17 with urllib3 2.6."""
         monkeypatch.setenv("CMLAPI_URLLIB3_BUG", "1")
+        monkeypatch.setattr(workbench, "APPEARS_LIMIT_S", 0.3)
         server.switch("server-error=create_project")
         with pytest.raises(WorkbenchError, match="this cmlapi cannot read why") as caught:
             deploy(server, 1)

@@ -1,5 +1,7 @@
 import os
+import subprocess
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import pytest
 from conftest import table_in
@@ -204,6 +206,36 @@ def test_a_table_of_another_format_has_no_snapshots(spark, parquet, read):
     assert cure.endswith("python code/lesson.py")
 
 
+@pytest.mark.parametrize("call", [snapshots.current, snapshots.require_ours])
+@pytest.mark.parametrize("damage", ["cut off", "missing"])
+def test_a_damaged_table_is_named_and_the_command_makes_room_for_another(spark, area, call, damage):
+    name = f"{call.__name__}_{damage.replace(' ', '_')}"
+    table = write(spark.newSession(), name)  # this one has never read it
+    folder = area / "spark-warehouse" / "default" / name
+    for file in folder.rglob(".*.crc"):  # as after a copy by another program
+        file.unlink()
+    if damage == "cut off":
+        file = folder / "metadata" / "v2.metadata.json"
+        file.write_bytes(file.read_bytes()[:300])
+    else:
+        (folder / "metadata" / "version-hint.text").write_text("999")
+        for file in folder.glob("metadata/v*.metadata.json"):
+            file.unlink()
+    with pytest.raises(errors.LessonError) as caught:
+        call(spark, table, MADE_BY)
+    what, expected, cure = str(caught.value).splitlines()
+    assert what.startswith(f"{table} cannot be read: ") and len(what) < 500
+    assert expected.startswith("Expected: a table with all its files")
+    subprocess.run(cure.partition("run:  ")[2], shell=True, check=True)
+    snapshots.require_ours(spark, table, MADE_BY)
+
+
+def test_a_session_that_was_stopped_is_not_called_an_empty_catalog():
+    stopped = SimpleNamespace(sparkContext=SimpleNamespace(_jsc=None))
+    with pytest.raises(errors.SparkError, match="This Spark session was stopped"):
+        snapshots.current(stopped, "spark_catalog.default.any", MADE_BY)
+
+
 class TestRequireOurs:
     def replace(self, spark, table):
         """What a lesson does with its table."""
@@ -239,6 +271,30 @@ class TestRequireOurs:
         spark.sql(cure.partition("run in Spark:  ")[2])
         self.replace(spark, table)
         assert spark.table(table).count() == 1
+
+    @pytest.mark.parametrize("what", ["a file", "a folder with files"])
+    def test_files_in_the_place_of_the_table_are_not_written_over(self, spark, area, what):
+        place = area / "spark-warehouse" / "default" / what.replace(" ", "_")
+        table = f"spark_catalog.default.{place.name}"
+        if what == "a file":
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("mine")
+        else:
+            place.mkdir(parents=True)
+            (place / "mine.parquet").write_text("mine")
+        with pytest.raises(errors.TableTaken) as caught:
+            self.replace(spark, table)
+        found, _, cure = str(caught.value).splitlines()
+        assert str(place) in found and found.endswith(" is there already, and no table.")
+        subprocess.run(cure.partition("run:  ")[2], shell=True, check=True)
+        self.replace(spark, table)
+        assert spark.table(table).count() == 1
+
+    def test_what_a_stopped_first_write_left_is_no_obstacle(self, spark, area):
+        folder = area / "spark-warehouse" / "default" / "unfinished" / "data"
+        folder.mkdir(parents=True)
+        (folder / "00000-0.parquet").write_text("half")
+        self.replace(spark, "spark_catalog.default.unfinished")
 
     def test_a_table_of_another_format_stays(self, spark, parquet):
         with pytest.raises(errors.TableTaken) as caught:

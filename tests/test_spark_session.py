@@ -289,6 +289,12 @@ class TestTablesThatCannotBeWritten:
         subprocess.run(caught.value.cure.partition("run:  ")[2], shell=True, check=True)
         local.lock_tables().release()
 
+    def test_a_link_to_a_disk_that_is_gone_is_named(self, area):
+        (area / "spark-warehouse").symlink_to(area / "disk")
+        with pytest.raises(errors.SparkError) as caught:
+            local.lock_tables()
+        assert caught.value.found == f"{area}/spark-warehouse is a dead link."
+
     def test_a_working_area_under_a_file_is_named(self, area, monkeypatch):
         (area / "file").write_text("")
         monkeypatch.setenv("CMLFLOW_WORKAREA", str(area / "file" / "area"))

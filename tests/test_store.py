@@ -347,6 +347,33 @@ class TestSignals:
         assert (done.stdout, done.returncode) == ("still there\n", 128 + signal.SIGTERM)
         assert [run.info.status for run in runs_in(work, "stopped")] == ["FAILED"]
 
+    @pytest.mark.parametrize(
+        ("first", "raised", "second"),
+        [("SIGTERM", "SystemExit", "SIGHUP"), ("SIGINT", "KeyboardInterrupt", None)],
+    )
+    def test_a_run_without_a_block_fails_after_ctrl_c_and_a_second_signal_waits(
+        self, work, first, raised, second
+    ):
+        """MLflow alone would end it as FINISHED; a lesson cleans up after the first signal."""
+        lines = f"""if True:
+            import signal
+            import mlflow
+            from cmlflow import store
+            store.use_store("stopped")
+            mlflow.set_experiment("stopped")
+            mlflow.start_run()
+            try:
+                signal.raise_signal(signal.{first})
+            except {raised}:
+                {f"signal.raise_signal(signal.{second})" if second else "pass"}
+                print("cleaned up", flush=True)
+                raise
+        """
+        done = finish(start_python(lines, work))
+        assert done.stdout == "cleaned up\n"
+        assert done.returncode == (128 + signal.SIGTERM if second else -signal.SIGINT)
+        assert [run.info.status for run in runs_in(work, "stopped")] == ["FAILED"]
+
     def test_a_kernel_keeps_its_own_handlers(self, warm, work):
         show = "import signal; print([signal.getsignal(one) for one in (2, 15)])"
         before = warm.run_cell(show)

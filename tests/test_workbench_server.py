@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -21,8 +22,11 @@ import pytest
 from conftest import CML_STORE, STANDINS, client_of, wait_until
 from mlflow.models import infer_signature
 from servers import alive, family_of, listening
+from servers import ask as ask_port
 from sklearn.linear_model import LinearRegression
 from workbench_server import PROGRAM, Workbench, workbench_server
+
+from cmlflow import processes
 
 sys.path.append(str(STANDINS))
 import cmlapi
@@ -1462,6 +1466,38 @@ def test_the_client_refuses_before_it_sends(bench, client):
     assert bench.state()["requests"] == before
 
 
+def test_what_the_client_sends():
+    send = cmlapi.ApiClient().sanitize_for_serialization
+    assert send(cmlapi.CreateJobRequest(name="x")) == {"name": "x"}
+    assert send({"name": None, "unknown": 1}) == {"name": None, "unknown": 1}
+    recorded = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+
+        def record() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rb") as stream:
+                    head = b"".join(iter(stream.readline, b"\r\n")).decode()
+                    length = re.search(r"(?i)content-length: (\d+)", head)
+                    body = stream.read(int(length[1])) if length else b""
+                    recorded.append(f"\r\n{head}\r\n{body.decode()}")
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        done = pool.submit(record)
+        other = cmlapi.default_client(f"http://127.0.0.1:{listener.getsockname()[1]}", "secret")
+        other.list_project_files("a/b", "data x/y")
+        other.stop_job_run("p", "j", "r")
+        done.result(20)
+    get, post = recorded
+    assert get.startswith("\r\nGET /api/v2/projects/a%2Fb/files/data%20x%2Fy HTTP/1.1")
+    assert post.startswith("\r\nPOST /api/v2/projects/p/jobs/j/runs/r:stop HTTP/1.1")
+    for text in recorded:
+        assert "\r\nauthorization: Bearer secret\r\n" in text
+        assert "\r\nContent-Type: application/json\r\n" in text
+        assert "\r\nUser-Agent: Swagger-Codegen/" in text
+    assert get.endswith("\r\n\r\n") and post.endswith("\r\n\r\n{}")
+
+
 def test_the_client_walks_through_pages_and_works_in_the_background(client, thirteen):
     cursor = cmlapi.utils.Cursor(client.list_models, thirteen, page_size=5, sort="-name")
     assert [model.name for model in cursor.items()] == [f"m-{n:02}" for n in range(12, -1, -1)]
@@ -1514,8 +1550,8 @@ def test_many_threads_at_once(bench):
     assert len({job["id"] for job in made}) == 40
 
 
-def test_it_listens_on_this_machine_only_and_its_end_is_that_of_its_jobs(area, root):
-    with workbench_server(area, project_root=root) as other:
+def test_it_listens_on_this_machine_only_and_its_end_is_that_of_its_jobs(area, root, tmp_path):
+    with workbench_server(area, project_root=root, TMPDIR=str(tmp_path)) as other:
         assert {place[0] for place in listening(other.process)} == {"127.0.0.1"}
         run = call(other, "create_job_run", OWN, new_job(other, "waits.py")["id"], body={})
         assert run["status"] == "ENGINE_SCHEDULING"
@@ -1523,8 +1559,9 @@ def test_it_listens_on_this_machine_only_and_its_end_is_that_of_its_jobs(area, r
         family = family_of(other.process)
         other.process.terminate()
         assert other.process.wait(20) == 0
+        assert not list(tmp_path.iterdir())
         wait_until(lambda: not alive(family), "the end of all", 20)
-    with workbench_server(area, project_root=root) as other:
+    with workbench_server(area, project_root=root, TMPDIR=str(tmp_path)) as other:
         call(other, "create_job_run", OWN, new_job(other, "waits.py")["id"], body={})
         wait_until(lambda: len(family_of(other.process)) == 3, "the job and its child", 30)
         family = family_of(other.process)
@@ -1538,3 +1575,20 @@ def test_without_a_store_there_is_nothing_registered(tmp_path):
         assert call(other, "list_registered_models")["models"] == []
         assert call(other, "list_all_experiments")["experiments"] == []
         assert not list(tmp_path.iterdir())
+
+
+def test_the_store_may_be_a_database(work):
+    with workbench_server(work, MLFLOW_TRACKING_URI="") as other:
+        experiment = call(other, "create_experiment", OWN, body={"name": "e"})["id"]
+        body = {"metrics": [{"key": "m", "value": 1.5}]}
+        run = call(other, "create_experiment_run", OWN, experiment, body={})["id"]
+        call(other, "log_experiment_run_batch", OWN, experiment, run, body=body)
+        assert client_of(work).get_run(run).data.metrics == {"m": 1.5}
+
+
+def test_it_runs_in_a_process_that_ends_with_its_parent(area):
+    with processes.running(str(PROGRAM / "__main__.py"), "--area", str(area)) as child:
+        wait_until(lambda: bool(listening(child)), "the server", 60)
+        ((_, port),) = listening(child)
+        assert ask_port(port, "/api/v2/projects")[0] == 401
+    assert ask_port(port, "/api/v2/projects")[0] is None

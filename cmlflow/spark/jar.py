@@ -36,7 +36,7 @@ def iceberg_jar() -> Path:
     """
     from platformdirs import user_cache_path
 
-    chosen = os.environ.get("CMLFLOW_ICEBERG_JAR")
+    chosen = os.environ.get("CMLFLOW_ICEBERG_JAR", "").strip()
     if chosen:
         jar = Path(chosen).expanduser().resolve()
         if not _holds_iceberg(jar):

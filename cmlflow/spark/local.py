@@ -136,12 +136,12 @@ def lock_tables() -> BaseFileLock:
     from filelock import FileLock, Timeout
 
     warehouse = workarea.path("spark-warehouse")
-    if warehouse.exists() and not warehouse.is_dir():
-        path = shlex.quote(str(warehouse))
+    if os.path.lexists(warehouse) and not warehouse.is_dir():
+        path, kind = shlex.quote(str(warehouse)), "a file" if warehouse.exists() else "a dead link"
         raise SparkError(
-            f"{warehouse} is a file.",
+            f"{warehouse} is {kind}.",
             "a folder, in which the tables lie",
-            f"To keep the file under another name, run:  mv {path} {path}.old",
+            f"To keep it under another name, run:  mv {path} {path}.old",
         )
     file = warehouse.with_name("spark-warehouse.lock")
     lock = _locks.setdefault(file, FileLock(file, thread_local=False))

@@ -224,14 +224,11 @@ def main() -> int:
         removed = workarea.remove_what_lessons_made()
         print("\n".join(f"Removed {path}" for path in removed) or "Nothing to remove")
         return 0
-    before = on_laptop.running()
     try:
         return run_all(args.verbose)
     except KeyboardInterrupt:
         print(f"\nStopped. To run all lessons again:  {command(Path(__file__).resolve())}")
         return 130
-    finally:
-        stop_endpoints(keep=before)
 
 
 def stop_endpoints(keep: Collection[str] = ()) -> None:
@@ -248,13 +245,16 @@ def run_all(verbose: bool) -> int:
         print(error)
         return 1
     os.environ["PYTHONIOENCODING"] = "utf-8"
-    with tempfile.TemporaryDirectory(prefix="tutorial-") as folder:
-        session = Session(Path(folder), verbose)
-        if not all(run(session, lesson) for lesson in LESSONS):
-            return 1
-        where = session.how_to_open_ui()
-        session.end()
-    stop_endpoints()
+    running = on_laptop.running()
+    try:
+        with tempfile.TemporaryDirectory(prefix="tutorial-") as folder:
+            session = Session(Path(folder), verbose)
+            if not all(run(session, lesson) for lesson in LESSONS):
+                return 1
+            where = session.how_to_open_ui()
+            session.end()
+    finally:
+        stop_endpoints(keep=running)
     print(
         f"\nAll lessons ran. Look at what they logged:  {where}\n"
         f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"

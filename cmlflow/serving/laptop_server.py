@@ -130,18 +130,23 @@ class Endpoint:
         self.serving: asyncio.Task | None = None
         self.ends = time.time() + UNUSED_S
         self.leaving = False
-        self.unanswered = 0
+        self.unanswered: set[object] = set()
 
     async def __call__(self, scope: dict, receive, send) -> None:
         """Answer one request."""
+
+        request = object()
 
         async def send_marked(message: dict) -> None:
             if message["type"] == "http.response.start":
                 message = message | {"headers": [*message.get("headers", []), *self.headers]}
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self.unanswered.discard(request)  # MLflow's code may go on for ever after a 504
 
-        path, public = scope.get("path", ""), scope["server"][1] != self.control_port
-        self.unanswered += public
+        path = scope.get("path", "")
+        if scope["server"][1] != self.control_port:
+            self.unanswered.add(request)
         try:
             if path.startswith("/control/"):
                 order = path.removeprefix("/control/")
@@ -151,7 +156,7 @@ class Endpoint:
             else:
                 await self.app(scope, receive, send_marked)
         finally:
-            self.unanswered -= public
+            self.unanswered.discard(request)
 
     async def obey(self, scope: dict, receive, order: str) -> tuple[int, dict]:
         """Follow an order, if it comes with the token and to the control port."""
@@ -194,18 +199,15 @@ class Endpoint:
 
     async def run(self, control: socket.socket) -> None:
         """Serve until the lifetime is over, or the end is asked for; then end the process."""
-        tasks = [asyncio.create_task(self.control.serve(sockets=[control]))]
-        while not (self.leaving or self.public.should_exit or self.control.should_exit):
+        controlling = asyncio.create_task(self.control.serve(sockets=[control]))
+        while not (self.leaving or self.public.should_exit or controlling.done()):
             if time.time() > self.ends:
                 self.leave()
             await asyncio.sleep(0.05)
         if self.serving:
-            tasks.append(self.serving)
             await self.drain()
-        self.public.should_exit = self.control.should_exit = True
-        await asyncio.wait(tasks)
         sys.stdout.flush()
-        os._exit(0)  # a prediction that never ends would hold up the end of the interpreter
+        os._exit(0)  # a prediction that never ends would hold up any other way to end
 
     async def drain(self) -> None:
         """Wait until all who are connected have been answered."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 FOLDER = "endpoints"
 READY_LIMIT_S = 120
 """Seconds that a version may take until it answers."""
+ANSWER_LIMIT_S = 10
+"""Seconds until a process that does not say what it serves counts as silent."""
 LOCK_LIMIT_S = 5
 """Seconds that a deployment waits for another one of the same endpoint."""
 HOURS = 8.0
@@ -117,7 +119,10 @@ def deployed(endpoint: str) -> Deployment | None:
         return None
     try:
         status, told = laptop_server.ask(
-            facts["port"], "/deployment", expected_mark=_mark(endpoint)
+            facts["port"],
+            "/deployment",
+            limit_s=ANSWER_LIMIT_S,
+            expected_mark=_mark(endpoint),
         )
     except (OSError, http.client.HTTPException):
         return None

@@ -403,6 +403,22 @@ def empty_store(tmp_path_factory) -> Path:
     return work / "mlflow.db"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def mlflow_as_it_was() -> Iterator[None]:
+    """Forget the stores and the experiment that the tests of a file chose in this process.
+
+    MLflow also notes its choices in environment variables, and does not take them back.
+    """
+    before = {name for name in os.environ if name.startswith("MLFLOW_")}
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    mlflow.tracking.fluent._active_experiment_id = None
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        if name not in before:
+            del os.environ[name]
+
+
 def stop_endpoints(work: Path) -> None:
     """End what lessons of Part 3 started in a working area, as `make stop` does."""
     if (work / "endpoints").is_dir():

@@ -37,6 +37,7 @@ MASKS = {
     r"(?<=ends by itself at )\d\d:\d\d": "<time>",
     r" +\d+\.\d s\n": " <seconds>\n",
     r"\{('(dataframe_split|dataframe_records|instances|inputs)',? ?){4}\}": "<the four fields>",
+    r" +\|": "|",  # a column is as wide as its longest id
     r"[ \t]+(?=\n|\Z)": "",
 }
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -28,10 +28,14 @@ from workbench_server import PROGRAM, Workbench, workbench_server
 
 from cmlflow import processes
 
-sys.path.append(str(STANDINS))
+sys.path.append(str(STANDINS))  # for these lines only: other tests must not find its `cml`
 import cmlapi
+import cmlapi.rest
+import cmlapi.utils
 from workbench.surface import answer
 from workbench.switches import SWITCHES
+
+sys.path.remove(str(STANDINS))
 
 SURFACE = json.loads((PROGRAM / "surface.json").read_text(encoding="utf-8"))
 OWN = "abcd-efgh-ijkl-mnop"
@@ -644,7 +648,7 @@ def test_the_clock_of_the_workbench_may_be_wrong(bench):
 
 
 def test_a_project_is_made_in_steps_and_its_name_is_taken(bench):
-    body = {"name": "PRD", "template": "git", "git_url": "https://example.com/x.git"}
+    body = {"name": "PRD", "template": "git", "git_url": "https://example.org/x.git"}
     made = call(bench, "create_project", body=body | {"environment": {"A": "b"}})
     assert made["creation_status"] == "unknown" and json.loads(made["environment"]) == {"A": "b"}
     assert made["default_engine_type"] == "ml_runtime" and made["visibility"] == "private"
@@ -717,7 +721,7 @@ def test_runtimes_are_found_by_a_filter(bench):
     (host,) = {
         row["image_identifier"].split("/")[0] for row in call(bench, "list_runtimes")["runtimes"]
     }
-    assert host == "registry.example.com"
+    assert host == "registry.example.org"
     bench.switch("no-python-runtime")
     assert call(bench, "list_runtimes", search_filter=json.dumps(wanted))["runtimes"] == []
 

@@ -158,7 +158,7 @@ VERSIONS = ("2024.10.1-b12", "2025.01.3-b8", "2025.09.1-b5")
 def list_runtimes(call: Call) -> dict:
     switches = call.state.switches
     host = "docker.repository.cloudera.com/cloudera/cdsw"
-    host = "registry.example.com/ml" if "company-registry" in switches else host
+    host = "registry.example.org/ml" if "company-registry" in switches else host
     pythons = ("3.9",) if "no-python-runtime" in switches else ("3.9", "3.10", "3.11", "3.12")
     rows = [
         {

@@ -21,7 +21,7 @@ from workbench.surface import MODELS, NEVER, OPERATIONS, Refused, answer
 from workbench.switches import Switches
 
 LETTERS = string.ascii_lowercase + string.digits
-USER = {"username": "learner", "name": "A Learner", "email": "learner@example.com"}
+USER = {"username": "learner", "name": "A Learner", "email": "learner@example.org"}
 ACCOUNT = uuid.UUID("2f2a6e0e-6a3c-4f55-9a0e-4d2b8f1c7a10")
 WORKSPACE = uuid.UUID("7c1d9b52-0b0f-4c3f-8f7e-5e6a1d2c3b40")
 TABLES = ("projects", "models", "builds", "deployments", "jobs", "job_runs", "applications")

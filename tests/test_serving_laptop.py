@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 import cloudpickle
 import mlflow
@@ -122,7 +123,9 @@ def deploy(endpoint, number):
 
 
 def port_of(deployment):
-    return int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/invocations", deployment.address)[1])
+    found = urlsplit(deployment.address)
+    assert (found.hostname, found.path) == ("127.0.0.1", "/invocations")
+    return found.port
 
 
 def facts_of(endpoint):

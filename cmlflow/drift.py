@@ -414,13 +414,13 @@ def decide(monitoring: pd.DataFrame, thresholds: Thresholds) -> Decision:
     low = _damage(served, thresholds)
     if low is not None:
         day, value, was = low
-        text = f"roc_auc of day {day} is {value:.3f}, {was:.3f} when the model was trained"
+        text = f"the roc_auc of day {day} is {value:.3f}, not {was:.3f} as in training"
         reasons[KEEP if judged >= day else RETRAIN].append(text)
 
     alarm = _alarm(served[served["kind"] == "psi"], thresholds)
     if alarm is not None:
         day, feature, value = alarm
-        text = f"{feature} has drifted since day {day}, PSI {value:.2f}"
+        text = f"the inputs have drifted since day {day}, PSI {value:.2f} in {feature}"
         known = rows.loc[(rows["kind"] == "failure_share") & (rows["batch_id"] >= day), "batch_id"]
         if known.empty:
             reasons[WAIT].append(f"{text}, and no truth of that time is known yet")

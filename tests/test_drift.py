@@ -421,6 +421,12 @@ class TestGate:
         )
         assert told in verdict.reason
 
+    def test_the_lower_end_of_the_interval_must_exceed_the_threshold(self, given):
+        low = promotion.judge(**given).numbers["gain_roc_auc_low"]
+        for least, decision in ((low, gate.KEEP), (low - 1e-9, gate.PROMOTE)):
+            asked = replace(THRESHOLDS, min_gain_roc_auc=least)
+            assert promotion.judge(**given | {"thresholds": asked}).decision == decision
+
     def test_equal_revenue_is_enough(self, given):
         never = given | {"send_from": (1.0, 1.0)}
         assert promotion.judge(**never).decision == gate.PROMOTE

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmlflow.errors import BadInput
 
@@ -14,23 +14,29 @@ if TYPE_CHECKING:
 
 MODES = ("off", "dry-run", "on")
 PROMOTE, KEEP = "promote", "keep"
+T = TypeVar("T")
+
+
+def between(low: float, high: float = float("inf")) -> Any:
+    """Return a field of thresholds whose value lies between these two, or is equal to one."""
+    return field(metadata={"low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Thresholds:
     """What a challenger must reach; a YAML file beside the lesson holds the values."""
 
-    min_rows: int
+    min_rows: int = between(2)
     """Test rows below which nothing is judged."""
     min_gain_over_baseline: float
     """What the lower end of the interval of baseline minus challenger must exceed."""
     min_gain_over_champion: float
     """What the lower end of the interval of champion minus challenger must exceed."""
-    confidence: float
+    confidence: float = between(0.01, 0.9999)
     """The share of resamples inside an interval, between 0 and 1."""
-    resamples: int
+    resamples: int = between(100)
     """How often the rows are drawn again."""
-    seed: int
+    seed: int = between(0)
     """So that the same rows give the same interval."""
 
     def __str__(self) -> str:
@@ -63,35 +69,38 @@ class Verdict:
     """Scores and intervals, by their name as a metric."""
 
 
-def read_thresholds(file: Path) -> Thresholds:
+def read_thresholds(file: Path, kind: type[T] = Thresholds) -> T:
     """Read thresholds from a YAML file.
+
+    Args:
+        file: one line for each field of `kind`.
+        kind: a dataclass of numbers, each int or float; `between` gives a field its range.
 
     Raises:
         BadInput: there is no such file, or a value is missing, unknown or out of its range.
     """
     import yaml
 
-    expected = f"the numbers {', '.join(one.name for one in fields(Thresholds))}"
+    expected = f"the numbers {', '.join(one.name for one in fields(kind))}"
     cure = f"To bring the file back, run:  git checkout -- {file.name}  (in {file.parent})"
     try:
         read = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BadInput(f"{file} cannot be read: {error}".splitlines()[0], expected, cure) from error
-    names = {one.name for one in fields(Thresholds)}
+    names = {one.name for one in fields(kind)}
     given = read if isinstance(read, dict) else {}
     if given.keys() != names:
         odd = sorted(names ^ given.keys(), key=str)
         raise BadInput(f"{file}: {odd[0]} is missing or unknown.", expected, cure)
-    whole = ("min_rows", "resamples", "seed")
-    smallest = {"min_rows": 2, "resamples": 100, "seed": 0}
-    for name, value in given.items():
-        kind = int if name in whole else (int, float)
-        good = isinstance(value, kind) and not isinstance(value, bool) and value == value
-        if name == "confidence":
-            good = good and 0 < value < 1
-        if not good or value < smallest.get(name, value) or abs(value) == float("inf"):
-            raise BadInput(f"{file}: {name} is {value!r}.", "the kind of number it says", cure)
-    return Thresholds(**given)
+    for one in fields(kind):
+        value, low, high = given[one.name], one.metadata.get("low"), one.metadata.get("high")
+        types = int if one.type in ("int", int) else (int, float)
+        good = isinstance(value, types) and not isinstance(value, bool)
+        if not good or value != value or abs(value) == float("inf"):
+            raise BadInput(f"{file}: {one.name} is {value!r}.", "the kind of number it says", cure)
+        if low is not None and not low <= value <= high:
+            raise BadInput(f"{file}: {one.name} is {value!r}.", f"{low} to {high}", cure)
+    return kind(**given)
 
 
 def rmse(squared_errors: np.ndarray) -> np.ndarray:

@@ -1536,7 +1536,7 @@ def test_where_a_client_connects_to(bench, monkeypatch):
     for name in ("CDSW_API_URL", "CDSW_APIV2_KEY"):
         monkeypatch.delenv(name, raising=False)
         with pytest.raises(ValueError, match=name):
-            cmlapi.default_client(*("http://x",)[: name == "CDSW_APIV2_KEY"])
+            cmlapi.default_client(*("http://example.org",)[: name == "CDSW_APIV2_KEY"])
     monkeypatch.setenv("CDSW_API_URL", bench.environment()["CDSW_API_URL"])
     monkeypatch.setenv("CDSW_APIV2_KEY", bench.key)
     assert cmlapi.default_client().get_project(OWN).name == "tutorial"

@@ -15,7 +15,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +160,7 @@ def roll_back(endpoint: str, check: Check) -> Deployment:
 
 def stop(endpoint: str) -> bool:
     """End the process of an endpoint; tell whether there was one."""
-    ended = _end(_processes(endpoint))
+    ended = _end_while_there_are(lambda: _processes(endpoint))
     _file(endpoint).unlink(missing_ok=True)
     return ended > 0
 
@@ -173,7 +173,9 @@ def stop_all(keep: Collection[str] = ()) -> list[str]:
     """
     ended = [name for name in running() if name not in keep]
     try:
-        _end([one for one in _processes() if one.info["cmdline"][3] not in keep])
+        _end_while_there_are(
+            lambda: [one for one in _processes() if one.info["cmdline"][3] not in keep]
+        )
     except ImportError:
         for name in ended:
             with contextlib.suppress(ServingError):
@@ -296,6 +298,16 @@ def _end(processes: list[psutil.Process]) -> int:
                 act(one)  # psutil refuses if the id has gone to another program
         left = _wait_for_the_end(left, limit_s)
     return len(processes)
+
+
+def _end_while_there_are(find: Callable[[], list[psutil.Process]]) -> int:
+    """End processes until none is found: one may start another before it ends itself."""
+    ended = 0
+    for _ in range(5):
+        if not (found := find()):
+            break
+        ended += _end(found)
+    return ended
 
 
 def _wait_for_the_end(processes: list[psutil.Process], limit_s: float) -> list[psutil.Process]:

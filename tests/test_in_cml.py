@@ -34,14 +34,13 @@ from conftest import (
 )
 from platformdirs import user_cache_path
 from standins.cml_store.cml_store import SWITCHES
-from workbench_server import workbench_server
 
 import tutorial
 
 PARITY = ADDON.is_dir()
 WINES = "wine-quality-test"
 NAME = "Auto-Deployed Model"
-LESSONS = list(tutorial.LESSONS)
+LESSONS = [lesson for lesson in tutorial.LESSONS if lesson < "2"]  # Part 3: test_part3_in_cml.py
 LESSONS.insert(LESSONS.index("02_log_model.py") + 1, "02_log_model.py --alpha 0.9")  # is worse
 LESSONS.insert(LESSONS.index("05_Auto_Model_Registration.py"), "05_Auto_Model_Registration.py")
 MOST_BYTES = 3 * 2**30  # a session has 4 GiB, also for the kernel and the editor
@@ -60,7 +59,6 @@ EXPERIMENTS = {  # and the runs that one pass through the lessons leaves there
     "keep-snapshot": 1,
     "reproductions": 1,
 }
-OF_PART_3 = {WINES: 1, "auto-registration": 2}  # more, where there is a registry
 SCORES = {  # experiment: its metric
     "sklearn-classification": "test_accuracy",
     "sklearn-comparison": "best_test_accuracy",
@@ -160,13 +158,8 @@ def cml(request, tmp_path_factory):
     """All lessons: what each printed when it ran for the last time, and the memory it took."""
     work, way = tmp_path_factory.mktemp("cml"), request.param
     run = all_in_one_kernel if "kernel" in way else each_in_its_own_process
-    # Without a registry there is nothing to deploy: see test_part3_in_cml.py.
-    lessons = [name for name in LESSONS if "no-registry" not in WAYS[way] or name < "2"]
-    store = in_cml(work, *WAYS[way])
-    spark, pause = with_spark(work), {"CMLFLOW_POLL_SECONDS": "0.05"}
-    with workbench_server(work, **(store | spark | pause)) as server:
-        extra = store | spark | pause | server.environment()
-        printed, peaks = run(lessons, work, extra)
+    extra = in_cml(work, *WAYS[way]) | with_spark(work)
+    printed, peaks = run(LESSONS, work, extra)
     return SimpleNamespace(work=work, switches=WAYS[way], printed=printed, peaks=peaks, way=way)
 
 
@@ -305,7 +298,6 @@ class TestAllLessons:
     def test_runs_and_files_are_in_the_platforms_store_and_nowhere_else(self, cml):
         for experiment, count in EXPERIMENTS.items():
             runs = runs_in(cml.work, experiment)
-            count += 0 if "no-registry" in cml.switches else OF_PART_3.get(experiment, 0)
             assert [run.info.status for run in runs] == ["FINISHED"] * count, experiment
             for run in runs:
                 assert run.info.artifact_uri.startswith((cml.work / "cml-artifacts").as_uri())

@@ -1,6 +1,6 @@
 # make help lists the commands. Each of them is a line or two that you could type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test test-fast test-parity ui stop clean lint
+.PHONY: help tutorial telco test test-fast test-parity ui stop clean lint
 
 # Succeeds where a Python is one that the pinned packages support.
 SUITABLE = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
@@ -38,6 +38,9 @@ help:  ## list the commands
 
 tutorial: .venv/archive  ## run all lessons and say where to look
 	@.venv/bin/python tutorial.py
+
+telco: .venv/archive  ## run Part 4 only, and four days of its loop
+	@.venv/bin/python tutorial.py --telco
 
 test: .venv/complete  ## run all tests
 	@.venv/bin/python $(PYTEST)

@@ -4,6 +4,7 @@ Java starts once and every library is imported once. Run by itself, a lesson doe
 
 make tutorial, or:  python tutorial.py            run all lessons
                     python tutorial.py --verbose  and show all that they print
+make telco, or:     python tutorial.py --telco    run Part 4 only, and four days of its loop
 make clean, or:     python tutorial.py --clean    remove what the lessons made
 
 The endpoints that they start end with the lessons.
@@ -16,17 +17,15 @@ import ast
 import multiprocessing
 import os
 import re
-import runpy
 import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Collection
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from cmlflow import spark, store, workarea
+from cmlflow import runner, spark, store, workarea
 from cmlflow.errors import JarUnavailable
 from cmlflow.processes import error_message
 from cmlflow.serving import on_laptop
@@ -35,12 +34,32 @@ CODE = Path(__file__).resolve().parent / "code"
 SECOND_PASSES = {
     # The table grows, and the lesson compares what a model learns before and after.
     "14_XGBoost_Iceberg.py": ("00_datagen.py --append", "14_XGBoost_Iceberg.py"),
+    # A second day passes: with it comes the truth of the first.
+    "telco/03_newbatch.py": ("telco/03_newbatch.py",),
 }
-LESSONS = tuple(
-    step
-    for script in sorted(path.name for path in CODE.glob("[0-9]*.py"))
-    for step in (script, *SECOND_PASSES.get(script, ()))
-)
+ENDLESS = {"telco/08_model_roi_dashboard.py": "--print-only"}
+"""Lessons that go on until somebody stops them, and the option with which they do not."""
+LOOP = "telco/09_jobs.py"
+"""Runs lessons of Part 4 itself."""
+
+
+def in_order(*folders: str) -> tuple[str, ...]:
+    """Return the lessons of folders by their numbers, each with its options and second passes."""
+    return tuple(
+        step
+        for folder in folders
+        for file in sorted((CODE / folder).glob("[0-9]*.py"))
+        for script in [file.relative_to(CODE).as_posix()]
+        if script != LOOP
+        for step in (
+            f"{script} {ENDLESS.get(script, '')}".strip(),
+            *SECOND_PASSES.get(script, ()),
+        )
+    )
+
+
+LESSONS = in_order("", "telco")
+TELCO = (*in_order("telco"), f"{LOOP} --days 4")
 
 
 def title(lesson: str) -> str:
@@ -130,8 +149,6 @@ def run_lessons(line: Connection, files: tuple[Path, ...]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for file, stream in zip(files, (sys.stdout, sys.stderr), strict=False):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
-    folder, environment = os.getcwd(), dict(os.environ)
-    handlers = {one: signal.getsignal(one) for one in signal.valid_signals()}
     sys.path.insert(0, str(CODE))
     while True:
         try:
@@ -142,48 +159,22 @@ def run_lessons(line: Connection, files: tuple[Path, ...]) -> None:
             line.send(store.how_to_open_ui())
             continue
         script, *options = lesson.split()
-        sys.argv = [str(CODE / script), *options]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Set before each lesson: the next one shall heed Ctrl+C, the time between two shall not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            with warnings.catch_warnings():  # what was shown once is shown again
-                runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as error:
-            if error.code not in (None, 0):
-                raise
+            runner.run(CODE / script, options)
+        except SystemExit:
+            raise
         except BaseException:
             sys.excepthook(*sys.exc_info())
             sys.exit(1)
-        forget_mlflow_and_spark()
-        for number, handler in handlers.items():
-            if handler is not None and signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
-        sys.excepthook = sys.__excepthook__
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
+        signal.signal(signal.SIGINT, before)
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             line.send("done")
         except OSError:  # nobody waits: Ctrl+C
             return
-
-
-def forget_mlflow_and_spark() -> None:
-    """Undo what a lesson chose in MLflow and stop its Spark, as the end of a process does."""
-    if sys.modules.get("mlflow"):
-        import mlflow
-
-        while mlflow.active_run():
-            mlflow.end_run()
-        mlflow.set_tracking_uri(None)
-        mlflow.set_registry_uri(None)
-        mlflow.tracking.fluent._active_experiment_id = None
-    if sys.modules.get("pyspark"):  # None: it cannot be imported here
-        from pyspark import SparkContext
-
-        if SparkContext._active_spark_context is not None:
-            SparkContext._active_spark_context.stop()
 
 
 def run(session: Session, lesson: str) -> bool:
@@ -217,6 +208,7 @@ def main() -> int:
     """Run what the command line asks for and return the exit code."""
     parser = argparse.ArgumentParser(description="Run the lessons in order.")
     parser.add_argument("--verbose", action="store_true", help="show all that the lessons print")
+    parser.add_argument("--telco", action="store_true", help="run Part 4 only, and its loop")
     parser.add_argument("--clean", action="store_true", help="remove what the lessons made")
     args = parser.parse_args()
     if args.clean:
@@ -225,7 +217,7 @@ def main() -> int:
         print("\n".join(f"Removed {path}" for path in removed) or "Nothing to remove")
         return 0
     try:
-        return run_all(args.verbose)
+        return run_all(TELCO if args.telco else LESSONS, args.verbose)
     except KeyboardInterrupt:
         print(f"\nStopped. To run all lessons again:  {command(Path(__file__).resolve())}")
         return 130
@@ -237,8 +229,8 @@ def stop_endpoints(keep: Collection[str] = ()) -> None:
         print(f"The endpoint {name} is stopped; a lesson of Part 3 starts it again")
 
 
-def run_all(verbose: bool) -> int:
-    """Run the lessons up to the first that fails and return the exit code."""
+def run_all(lessons: tuple[str, ...], verbose: bool) -> int:
+    """Run lessons up to the first that fails and return the exit code."""
     try:
         print(f"Iceberg for Spark: {spark.iceberg_jar()}\n")
     except JarUnavailable as error:
@@ -249,7 +241,7 @@ def run_all(verbose: bool) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="tutorial-") as folder:
             session = Session(Path(folder), verbose)
-            if not all(run(session, lesson) for lesson in LESSONS):
+            if not all(run(session, lesson) for lesson in lessons):
                 return 1
             where = session.how_to_open_ui()
             session.end()

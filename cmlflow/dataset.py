@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 
+from cmlflow import increments
 from cmlflow.errors import BadInput, SnapshotNotFound, WrongCatalog
 from cmlflow.snapshots import Snapshot, by_id, require_id, require_name
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class IcebergSource(DatasetSource):
-    """Where the rows of an MLflow dataset are: one snapshot of one Iceberg table.
+    """Where the rows of an MLflow dataset are: one snapshot of one Iceberg table, or an increment.
 
     MLflow finds this class by the entry point `mlflow.dataset_source` of the package, so that
     `mlflow.data.get_source(run.inputs.dataset_inputs[0])` works in any process.
@@ -33,15 +34,21 @@ class IcebergSource(DatasetSource):
         snapshot_id: digits, as text.
         catalog: see `Snapshot.catalog`. In CML `load` takes it for the data connection, unless
             CONNECTION_NAME names another.
+        start_snapshot_id: digits, as text: only what was appended after this snapshot; None for
+            all rows.
     """
 
-    def __init__(self, table: str, snapshot_id: str, catalog: str) -> None:
+    def __init__(
+        self, table: str, snapshot_id: str, catalog: str, start_snapshot_id: "str | None" = None
+    ) -> None:
         require_name(table)  # it comes back from a store
-        require_id(snapshot_id)
+        for one in (snapshot_id, start_snapshot_id or snapshot_id):
+            require_id(one)
         self.table, self.snapshot_id, self.catalog = table, snapshot_id, catalog
+        self.start_snapshot_id = start_snapshot_id
 
     def load(self) -> "DataFrame":
-        """Return exactly the rows of the snapshot, in no particular order.
+        """Return exactly the rows of the snapshot or the increment, in no particular order.
 
         Raises:
             SnapshotNotFound: the catalog has no such table, or the table no such snapshot any
@@ -53,7 +60,11 @@ class IcebergSource(DatasetSource):
         spark = start_spark(self.catalog)
         here = catalog_of(spark)
         try:
-            by_id(spark, self.table, self.snapshot_id)
+            end = by_id(spark, self.table, self.snapshot_id)
+            if self.start_snapshot_id:
+                increments.appended_rows(spark, end, self.start_snapshot_id)
+                ends = (self.start_snapshot_id, self.snapshot_id)
+                return increments.read(spark, self.table, *ends)
         except SnapshotNotFound as error:
             if here == self.catalog:
                 raise
@@ -66,8 +77,10 @@ class IcebergSource(DatasetSource):
         return spark.sql(f"SELECT * FROM {self.table} VERSION AS OF {self.snapshot_id}")
 
     def to_dict(self) -> dict[str, str]:
-        """Return table, snapshot id and catalog: names only, never a credential."""
-        return {"table": self.table, "snapshot_id": self.snapshot_id, "catalog": self.catalog}
+        """Return table, snapshot ids and catalog: names only, never a credential."""
+        named = {"table": self.table, "snapshot_id": self.snapshot_id, "catalog": self.catalog}
+        start = self.start_snapshot_id
+        return named | ({"start_snapshot_id": start} if start else {})
 
     @classmethod
     def from_dict(cls, source_dict: dict[Any, Any]) -> "IcebergSource":
@@ -77,13 +90,14 @@ class IcebergSource(DatasetSource):
             BadInput: one of the three is missing, or is not what it should be.
         """
         parts = [source_dict.get(name) for name in ("table", "snapshot_id", "catalog")]
-        if not all(isinstance(part, str) for part in parts):
+        start = source_dict.get("start_snapshot_id")
+        if not all(isinstance(part, str) for part in [*parts, start or ""]):
             raise BadInput(
                 f"{json.dumps(source_dict, default=str)} does not describe an Iceberg snapshot.",
                 "table, snapshot_id and catalog, each a text",
                 "To see what a run names, open its page in the UI and click the dataset.",
             )
-        return cls(*parts)
+        return cls(*parts, start)
 
     @classmethod
     def from_tags(cls, tags: dict[str, str]) -> "IcebergSource":
@@ -92,6 +106,7 @@ class IcebergSource(DatasetSource):
             "table": "training_table",
             "snapshot_id": "iceberg_snapshot_id",
             "catalog": "iceberg_catalog",
+            "start_snapshot_id": "iceberg_start_snapshot_id",
         }
         return cls.from_dict({name: tags.get(tag) for name, tag in names.items()})
 
@@ -155,8 +170,10 @@ def from_iceberg(
     snapshot: Snapshot,
     name: str | None = None,
     digest: str | None = None,
+    start_snapshot_id: str | None = None,
+    row_count: int | None = None,
 ) -> IcebergDataset:
-    """Describe one snapshot as an MLflow dataset, for `mlflow.log_input`.
+    """Describe one snapshot as an MLflow dataset, for `mlflow.log_input`; or an increment.
 
     Args:
         rows: the rows of the snapshot, or some of them: they tell the columns and their types.
@@ -165,6 +182,8 @@ def from_iceberg(
         digest: by default the snapshot id, 19 of the 36 characters that MLflow allows. Then
             `mlflow.search_runs(filter_string="dataset.digest = '<id>'")` finds the models that
             were trained on the snapshot.
+        start_snapshot_id: where the rows are an increment: the snapshot after which they came.
+        row_count: of the increment; by default that of the snapshot.
     """
     from mlflow.models import infer_signature
 
@@ -172,9 +191,9 @@ def from_iceberg(
         warnings.simplefilter("ignore", UserWarning)
         schema = infer_signature(rows).inputs
     return IcebergDataset(
-        IcebergSource(snapshot.table, snapshot.snapshot_id, snapshot.catalog),
+        IcebergSource(snapshot.table, snapshot.snapshot_id, snapshot.catalog, start_snapshot_id),
         schema,
-        snapshot.row_count,
+        snapshot.row_count if row_count is None else row_count,
         name or snapshot.table,
         digest or snapshot.snapshot_id,
     )

@@ -6,6 +6,8 @@ On a laptop they are processes that run one after the other.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -15,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cmlflow import processes, workarea, workbench
-from cmlflow.errors import WorkbenchError
+from cmlflow import processes, runner, workarea, workbench
+from cmlflow.errors import LessonError, WorkbenchError
 
 if TYPE_CHECKING:
     from cmlapi import CMLServiceApi
@@ -25,7 +27,7 @@ SUCCEEDED, FAILED, NOT_RUN = "succeeded", "failed", "not run"
 ENDED = (SUCCEEDED, FAILED, "timedout", "stopped", "skipped")
 STEP_LIMIT_S = 60 * 60
 """Seconds that one step may take, waiting for its place included."""
-CPU, MEMORY_GB = 1.0, 2.0
+CPU, MEMORY_GB, SPARK_MEMORY_GB = 1.0, 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Step:
     """Its path in the project, such as `code/01_Experiment.py`."""
     environment: dict[str, str] = field(default_factory=dict)
     """Its options, as variables: a CML job may ignore arguments."""
+    needs_spark: bool = False
+    """Whether its job in CML gets the Spark add-on, and memory for it."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,36 @@ class Outcome:
     """The last line of a success, or why it failed."""
 
 
-def run_chain(steps: Iterable[Step]) -> list[Outcome]:
+def run_chain(steps: Iterable[Step], in_this_process: bool = False) -> list[Outcome]:
     """Run steps in order up to the first that fails, and say how each ended.
+
+    Args:
+        steps: what shall run.
+        in_this_process: on a laptop, run them here instead of each in a process of its own: Java
+            starts once. In CML each is a job anyway.
 
     Raises:
         WorkbenchError: in CML, a job cannot be found, made or started.
     """
     steps = list(steps)
-    run = _run_in_cml if workarea.in_cml() else _run_here
-    outcomes = run(steps)
+    run = _run_in_this_process if in_this_process else _run_here
+    outcomes = (_run_in_cml if workarea.in_cml() else run)(steps)
     return outcomes + [Outcome(step, NOT_RUN, 0, "") for step in steps[len(outcomes) :]]
+
+
+def require_success(outcomes: Iterable[Outcome]) -> None:
+    """Raise unless every step has succeeded.
+
+    Raises:
+        LessonError: what failed, and why.
+    """
+    for one in outcomes:
+        if one.state not in (SUCCEEDED, NOT_RUN):
+            raise LessonError(
+                f"The step {one.step.name} ended as {one.state}: {one.told}",
+                "every step succeeded; those after it have not run",
+                f"To see what it says by itself, run:  python {one.step.script}",
+            )
 
 
 def _run_here(steps: list[Step]) -> list[Outcome]:
@@ -87,8 +111,7 @@ def _run_here(steps: list[Step]) -> list[Outcome]:
             printed, said = (one.read().decode(errors="replace") for one in (out, err))
         seconds = time.monotonic() - begin
         if code == 0:
-            done = re.search(r"^Done: (.*)", printed, re.MULTILINE)
-            outcomes.append(Outcome(step, SUCCEEDED, seconds, done[1] if done else ""))
+            outcomes.append(Outcome(step, SUCCEEDED, seconds, _last_line(printed)))
             print(f"{step.name}: {SUCCEEDED}", flush=True)
             continue
         told = processes.error_message(said) or f"its process ended with code {code}"
@@ -99,12 +122,41 @@ def _run_here(steps: list[Step]) -> list[Outcome]:
     return outcomes
 
 
+def _run_in_this_process(steps: list[Step]) -> list[Outcome]:
+    """Run one step after the other, each in a namespace of its own."""
+    outcomes = []
+    for step in steps:
+        begin, printed = time.monotonic(), io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed):
+                runner.run(workarea.root() / step.script, variables=step.environment)
+        except (Exception, SystemExit) as error:
+            told = (
+                str(error) if isinstance(error, LessonError) else f"{type(error).__name__}: {error}"
+            )
+            outcomes.append(Outcome(step, FAILED, time.monotonic() - begin, told))
+            break
+        seconds = time.monotonic() - begin
+        outcomes.append(Outcome(step, SUCCEEDED, seconds, _last_line(printed.getvalue())))
+    return outcomes
+
+
+def _last_line(printed: str) -> str:
+    """Return what a script says that it has done."""
+    done = re.search(r"^Done: (.*)", printed, re.MULTILINE)
+    return done[1] if done else ""
+
+
 def _run_in_cml(steps: list[Step]) -> list[Outcome]:
     """Start the first job; the workbench starts each child when its parent has succeeded."""
     api, project_id = workbench.client(), os.environ["CDSW_PROJECT_ID"]
     image, parent, jobs = workbench.runtime(api).image_identifier, None, []
+    addons = [workbench.spark_addon(api)] if any(step.needs_spark for step in steps) else []
     for step in steps:
-        jobs.append(parent := _job(api, project_id, step, image, parent))
+        given = {"runtime_identifier": image, "memory": MEMORY_GB}
+        if step.needs_spark:
+            given |= {"runtime_addon_identifiers": addons, "memory": SPARK_MEMORY_GB}
+        jobs.append(parent := _job(api, project_id, step, given, parent))
     known = [{run.id for run in _runs(api, project_id, job)} for job in jobs]
     busy = [
         step.name
@@ -128,15 +180,14 @@ def _run_in_cml(steps: list[Step]) -> list[Outcome]:
     return outcomes
 
 
-def _job(api: CMLServiceApi, project_id: str, step: Step, image: str, parent: Any) -> Any:
+def _job(api: CMLServiceApi, project_id: str, step: Step, given: dict, parent: Any) -> Any:
     """Return the job of a step: found by name, made, or brought up to date."""
     wanted = {
         "name": step.name,
         "script": step.script,
         "environment": step.environment,
-        "runtime_identifier": image,
+        **given,
         "cpu": CPU,
-        "memory": MEMORY_GB,
         "timeout": STEP_LIMIT_S,
         "kill_on_timeout": True,
     }
@@ -151,7 +202,8 @@ def _job(api: CMLServiceApi, project_id: str, step: Step, image: str, parent: An
     changed = {
         key: value
         for key, value in wanted.items()
-        if key in ("script", "runtime_identifier") and getattr(job, key) != value
+        if key in ("script", "runtime_identifier", "runtime_addon_identifiers")
+        and getattr(job, key) != value
     }
     if _variables(job.environment) != step.environment:
         changed["environment"] = json_text(step.environment)

@@ -87,7 +87,7 @@ def judge(
     worst = max(drops, key=drops.get, default="")
 
     if not gain.low > thresholds.min_gain_roc_auc:
-        reason = f"roc_auc is higher by {gain}: no more than chance, so the champion stays"
+        reason = f"roc_auc changes by {gain}: no gain beyond chance, so the champion stays"
     elif not below_baseline > thresholds.min_gain_log_loss:
         reason = (
             f"log loss is {numbers['challenger_log_loss']:.3f}, that of the baseline "

@@ -230,6 +230,35 @@ def runtime(api: CMLServiceApi) -> Any:
     return max(fitting, key=likeness)
 
 
+def spark_addon(api: CMLServiceApi) -> str:
+    """Return the identifier of the Spark add-on of this session, or of the newest Spark 3.
+
+    A session with the add-on has it below /runtime-addons, in a folder that is called so.
+
+    Raises:
+        WorkbenchError: the workbench offers none.
+    """
+    offered = [
+        one
+        for one in all_of(api.list_runtime_addons)
+        if status(one) in ("available", "enabled", "unknown")
+        and re.match(r"spark\D*3", f"{one.component} {one.display_name}", re.IGNORECASE)
+    ]
+    if not offered:
+        raise WorkbenchError(
+            "This workbench offers no Spark add-on.",
+            "one with Spark 3",
+            "To add one, ask an administrator to open:  Runtime Catalog > Spark",
+        )
+    here = os.environ.get("SPARK_HOME", "")
+
+    def likeness(one: Any) -> tuple:
+        numbers = [int(number) for number in re.findall(r"\d+", one.display_name or "")]
+        return f"/{one.identifier}" in here, numbers
+
+    return max(offered, key=likeness).identifier
+
+
 def poll_seconds() -> float:
     """Return the seconds between two questions, 10 or what CMLFLOW_POLL_SECONDS says.
 

@@ -152,9 +152,12 @@ mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
 with mlflow.start_run(run_name=f"again: {store.name(original)}") as again:
     snapshot = snapshots.by_id(rows.sparkSession, source.table, source.snapshot_id)
+    increment = {"start_snapshot_id": source.start_snapshot_id, "row_count": row_count}
     mlflow.set_tags(snapshot.tags | {"row_count": row_count, "reproduction_of": run_id})
+    if source.start_snapshot_id:
+        mlflow.set_tag("iceberg_start_snapshot_id", source.start_snapshot_id)
     with store.may_refuse("a dataset", instead="the tags"):
-        mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
+        mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot, **increment), context="training")
     mlflow.log_params(original.data.params)
     with reproduction.impossible_if_it_fails(
         "when it was trained again", libraries, lambda verdict: write_verdict(verdict, again)

@@ -17,7 +17,7 @@ Run        python code/23_Chain_of_Jobs.py [--alpha 0.005]
 # is a script that already exists, unchanged. Options are given as environment variables,
 # `CMLFLOW_ALPHA` for `--alpha`, because a job may ignore arguments. In CML the job is found by its
 # name or created; on a laptop the script runs in a process of its own.
-from cmlflow import errors, jobs, options
+from cmlflow import jobs, options
 
 parser = options.parser()
 help_alpha = "strength of the penalty of the model that the chain trains"
@@ -32,13 +32,7 @@ def show(outcomes):
     """Print a table of the steps, and raise if one of them has failed."""
     for one in outcomes:
         print(f"{one.step.name:20} {one.state:10} {one.seconds:6.1f} s")
-    for one in outcomes:
-        if one.state not in (jobs.SUCCEEDED, jobs.NOT_RUN):
-            raise errors.LessonError(
-                f"The step {one.step.name} ended as {one.state}: {one.told}",
-                "every step succeeded; those after it have not run",
-                f"To see what it says by itself, run:  python {one.step.script}",
-            )
+    jobs.require_success(outcomes)
 
 
 show(jobs.run_chain([experiment]))

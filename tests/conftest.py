@@ -216,26 +216,17 @@ class Kernel:
 # Runs a script in a kernel as a new terminal would, but with everything imported already.
 RUN_WARM = """if True:
     def run_warm(script, arguments, environment, cwd):
-        import os, runpy, sys, traceback
-        if "mlflow" in sys.modules:
-            import mlflow
-            mlflow.end_run()
-            mlflow.set_tracking_uri(None)
-            mlflow.set_registry_uri(None)
-            mlflow.tracking.fluent._active_experiment_id = None
+        import os, sys, traceback
+        from pathlib import Path
+        from cmlflow import runner
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(cwd)
-        sys.argv = [script, *arguments]
         try:
-            runpy.run_path(script, run_name="__main__")
+            runner.run(Path(script), arguments)
         except BaseException:
             traceback.print_exc()
             print("FAILED", file=sys.stderr)
-        if "pyspark" in sys.modules:  # as at the end of a process: another one may want it
-            from pyspark import SparkContext
-            if SparkContext._active_spark_context is not None:
-                SparkContext._active_spark_context.stop()
 """
 
 

@@ -403,10 +403,10 @@ class TestGate:
     @pytest.mark.parametrize(
         ("change", "told"),
         [
-            (lambda g: {"challenger": g["champion"]}, "no more than chance"),
+            (lambda g: {"challenger": g["champion"]}, "no gain beyond chance"),
             (
                 lambda g: {"challenger": g["champion"], "champion": g["challenger"]},
-                "no more than chance",
+                "no gain beyond chance",
             ),
             (lambda g: {"challenger": g["challenger"] ** 8}, "log loss is"),
             (lambda g: {"send_from": (0.23, 0.999)}, "it earns -"),

@@ -57,6 +57,12 @@ class Answer:
             text = text.rpartition("Error: ")[2]
         return text.splitlines()[0][:300] if text else ""
 
+    @property
+    def uuid(self) -> str:
+        """The id that CML's model metrics give this prediction; empty where there are none."""
+        found = self.body.get("response") if isinstance(self.body, dict) else None
+        return str(found.get("uuid") or "") if isinstance(found, dict) else ""
+
     def predictions(self) -> np.ndarray:
         """Return the predictions, shape (n_rows,), float64.
 

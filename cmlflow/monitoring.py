@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from cmlflow import scores
+from cmlflow import scores, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +82,34 @@ def page(
         "promotions": [dict(zip(("day", "run_id", "version"), one, strict=True)) for one in taken],
         "challenge": challenge,
     }
+
+
+def last_challenge(rows: pd.DataFrame, versions: dict[str, int]) -> dict[str, Any] | None:
+    """Return who met whom last, as the run of the challenger says; None if nobody was judged.
+
+    Args:
+        rows: all rows of the monitoring table.
+        versions: of the registered model, by run.
+    """
+    import mlflow
+
+    verdicts = rows[(rows["kind"] == "verdict") & (rows["feature"] != "dry-run")]
+    if verdicts.empty:
+        return None
+    last = verdicts.sort_values("batch_id", kind="stable").iloc[-1]
+    told = mlflow.get_run(last["run_id"]).data.tags
+    with store.may_refuse("gate.json", instead="the tags of the run"):
+        found = mlflow.artifacts.load_dict(f"runs:/{last['run_id']}/gate.json")
+        for side in ("champion", "challenger"):
+            found[side]["version"] = versions.get(found[side]["run_id"])
+        return {
+            "day": int(last["batch_id"]),
+            "decision": told["gate.decision"],
+            "mode": told["gate.mode"],
+            "reason": told["gate.reason"],
+            **found,
+        }
+    return None
 
 
 def metrics(page: dict[str, Any]) -> list[tuple[str, int, float]]:

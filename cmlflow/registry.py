@@ -85,6 +85,27 @@ def require_versions(model: str) -> list[Version]:
     return found
 
 
+def register_once(run_id: str, model: str) -> Version:
+    """Return the version of a run's model, registered now if it was not before.
+
+    Raises:
+        StoreError: the registry does not list it afterwards.
+    """
+    import mlflow
+
+    for attempt in range(2):
+        found = [one for one in versions(model) if one.run_id == run_id]
+        if found:
+            return found[0]
+        if not attempt:
+            mlflow.register_model(f"runs:/{run_id}/model", model)
+    raise StoreError(
+        f"The registry lists no version of {model!r} for run {run_id}.",
+        "the version that was registered a moment ago; in CML the AI Registry must be enabled",
+        "Run this script again: it registers nothing twice",
+    )
+
+
 def champion(model: str, experiment: str) -> Version | None:
     """Return the version that others should use, or None.
 

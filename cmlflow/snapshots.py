@@ -154,6 +154,15 @@ def known_ids(spark: SparkSession, table: str) -> list[str]:
     return [str(row.snapshot_id) for row in rows]
 
 
+def line(spark: SparkSession, table: str) -> set[str]:
+    """Return the ids of the snapshots that led to the current one, as text.
+
+    Those of a table that was replaced, or rolled back, are not among them.
+    """
+    rows = spark.sql(f"SELECT snapshot_id FROM {table}.history WHERE is_current_ancestor")
+    return {str(row.snapshot_id) for row in rows.collect()}
+
+
 @contextlib.contextmanager
 def readable(spark: SparkSession, table: str) -> Iterator[None]:
     """Name the table that Spark cannot read in this block, and the reason.

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from cmlflow import database, workarea
@@ -245,6 +245,19 @@ def choose_run(
                 return run, f"runs:/{run.info.run_id}/model"
     if isinstance(refusal, StoreError):
         raise refusal
+    return None
+
+
+def finished_like(experiment: str, tags: dict[str, str], params: dict[str, Any]) -> Run | None:
+    """Return the newest finished run of an experiment with these tags and exactly these params.
+
+    Whoever trains on the same rows with the same code would get the same model again.
+    """
+    wanted = {name: str(value) for name, value in params.items()}
+    for run in newest_first(runs_of([experiment])):  # a store may ignore a filter: compare here
+        alike = tags.items() <= run.data.tags.items() and wanted == run.data.params
+        if alike and status(run) == "FINISHED":
+            return run
     return None
 
 

@@ -165,6 +165,12 @@ class TestAnswers:
         assert (serves_1.model, serves_1.version, serves_1.run_id) == (MODEL, 1, runs[1])
         assert serving.deployed(ENDPOINT).run_id == runs[1]
 
+    def test_a_version_whose_files_are_of_another_run_does_not_take_the_name(self, serves_1):
+        wrong = Version(MODEL, 2, runs[7])
+        with pytest.raises(ServingError, match=f"its model is of run {runs[2]}"):
+            serving.deploy(ENDPOINT, wrong, check(2))
+        assert serving.deployed(ENDPOINT).run_id == runs[1]
+
     @pytest.mark.parametrize(
         ("payload", "status", "told"),
         [

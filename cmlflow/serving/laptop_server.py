@@ -245,7 +245,10 @@ def main() -> None:
     from mlflow import pyfunc
     from mlflow.pyfunc import scoring_server
 
-    app = scoring_server.init(pyfunc.load_model(settings["path"]))
+    model = pyfunc.load_model(settings["path"])
+    # Not the run that was asked for, but the one that the files of the model name.
+    settings["facts"]["run_id"] = model.metadata.run_id or settings["facts"]["run_id"]
+    app = scoring_server.init(model)
     endpoint = Endpoint(app, settings, shared, control.getsockname()[1])
     asyncio.run(endpoint.run(control))
 

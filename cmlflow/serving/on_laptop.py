@@ -83,7 +83,7 @@ def deploy(endpoint: str, version: Version, check: Check) -> Deployment:
             pid, control = told["pid"], told["control"]
         new = {"endpoint": endpoint, "pid": pid, "control": control, "token": token}
         try:
-            problem = _ready(pid, control, log, begin) or _answers(control, check)
+            problem = _ready(pid, control, log, begin) or _answers(control, check, version)
             if problem:
                 raise ServingError(
                     f"{version} cannot serve as {endpoint!r}: {problem}",
@@ -376,9 +376,12 @@ def _ready(pid: int, control: int, log: Path, begin: int) -> str:
         time.sleep(0.02)
 
 
-def _answers(control: int, check: Check) -> str:
-    """Return what is wrong with the answer of a process to a check, or nothing."""
+def _answers(control: int, check: Check, version: Version) -> str:
+    """Return what is wrong with a process: its model is of another run, or answers wrongly."""
     try:
+        _, says = laptop_server.ask(control, "/deployment")
+        if says["run_id"] != version.run_id:
+            return f"its model is of run {says['run_id']}."
         status, body = laptop_server.ask(control, "/invocations", check.payload, limit_s=60)
     except (OSError, http.client.HTTPException) as error:
         return f"no answer to the check ({type(error).__name__})."

@@ -31,16 +31,6 @@ leaves = options.whole_number(0, 1000)
 help_leaves = "of each tree at most; 0 for no limit"
 parser.add_argument("--max-leaves", type=leaves, default=0, help=help_leaves)
 args = parser.parse_args()
-PARAMS = {
-    "n_estimators": 60,
-    "max_depth": args.max_depth,
-    "max_leaves": args.max_leaves,
-    "learning_rate": 0.15,
-    "tree_method": "hist",
-    "n_jobs": 1,
-    "random_state": 42,
-}
-
 spark = start_spark(CONNECTION_NAME)
 snapshot = snapshots.current(spark, TABLE, made_by="code/telco/00_datagen.py")
 rows = spark.sql(f"SELECT * FROM {TABLE} VERSION AS OF {snapshot.snapshot_id}")
@@ -57,6 +47,15 @@ print(f"{row_count} messages up to day {newest_day}, in snapshot {snapshot.snaps
 training_code = (workarea.root() / "code" / "telco" / "training.py").read_text(encoding="utf-8")
 code = {}
 exec(compile(training_code, "training.py", "exec"), code)
+PARAMS = {
+    "n_estimators": 60,
+    "max_depth": args.max_depth,
+    "max_leaves": args.max_leaves,
+    "learning_rate": 0.15,
+    "tree_method": "hist",
+    "n_jobs": 1,
+    "random_state": 42,
+}
 print(f"{len(training_code.splitlines())} lines; inputs: {', '.join(code['FEATURES'])}")
 
 # %%
@@ -96,16 +95,11 @@ print("iot_signal_4:", dict(zip(map(int, seen["values"]), seen["counts"], strict
 
 # %%
 #
-# One run: what went in, what came out
-# ------------------------------------
+# Is there such a run already?
+# ----------------------------
 # A run on the same snapshot with the same params and code would give the same model: if there is
-# one, it is enough. The model is logged as a booster. The endpoint then answers a probability; a
-# classifier would answer 0 or 1, which leaves no threshold to choose.
+# one, it is enough.
 import hashlib
-
-import numpy as np
-import xgboost
-from mlflow.models import infer_signature
 
 tags = snapshot.tags | {
     "row_count": str(row_count),
@@ -116,17 +110,21 @@ tags = snapshot.tags | {
 store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
-wanted = {name: str(value) for name, value in PARAMS.items()}
-same = [
-    run
-    for run in store.newest_first(store.runs_of([EXPERIMENT]))
-    if store.status(run) == "FINISHED"
-    and tags.items() <= run.data.tags.items()
-    and wanted == run.data.params
-]
-if same:
-    run, told = same[0], "is there already"
-else:
+run = store.finished_like(EXPERIMENT, tags, PARAMS)
+told = f"run {run.info.run_id} is there already" if run else ""
+print(told or "No run on these rows with these params and this code")
+
+# %%
+#
+# One run: what went in, what came out
+# ------------------------------------
+# The model is logged as a booster. The endpoint then answers a probability; a classifier would
+# answer 0 or 1, which leaves no threshold to choose.
+import numpy as np
+import xgboost
+from mlflow.models import infer_signature
+
+if run is None:
     with mlflow.start_run(run_name=f"first model, {row_count} messages") as run:
         mlflow.set_tags(tags)
         with store.may_refuse("a dataset", instead="the tags"):
@@ -138,15 +136,15 @@ else:
         inputs = table[code["FEATURES"]].head(100)
         mlflow.xgboost.log_model(
             model,
-            "model",
+            "model",  # by position: this argument's name differs between MLflow 2 and 3
             signature=infer_signature(inputs, code["probability"](model, inputs)),
             input_example=inputs.head(3),
             pip_requirements=[f"xgboost=={xgboost.__version__}", f"numpy=={np.__version__}"],
         )
-    told = "is new"
+    told = f"run {run.info.run_id} is new"
 spark.stop()
 print(
-    f"Done: roc_auc {metrics['roc_auc']:.3f}; baseline 0.5 (run {run.info.run_id} {told})\n"
+    f"Done: roc_auc {metrics['roc_auc']:.3f}; baseline 0.5 ({told})\n"
     f"Look at: Experiments > {EXPERIMENT}, reference.json and training.py under Artifacts.\n"
     f"Open the UI: {store.how_to_open_ui(store.run_page(run, 'artifacts/reference.json'))}"
 )

@@ -50,17 +50,7 @@ print(f"To deploy: run {run_id} ({store.name(found[0])})")
 # -----------------
 # A version belongs to one run. If this run has one already, we take that. The first proof: the
 # registry itself says that the version is of this run.
-known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
-if not known:
-    mlflow.register_model(f"runs:/{run_id}/model", MODEL)
-    known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
-if not known:
-    raise errors.StoreError(
-        f"The registry lists no version of {MODEL!r} for run {run_id}.",
-        "the version that was registered a moment ago",
-        "To try again, run:  python code/telco/02_api_deployment.py",
-    )
-version = known[0]
+version = registry.register_once(run_id, MODEL)
 print(f"Proof 1: the registry says {version}")
 
 # %%

@@ -118,21 +118,16 @@ if train:
 
 # %%
 #
-# One run
-# -------
+# Is there such a run already?
+# ----------------------------
 # Both ends of the increment stand in the tags and in the dataset: 08_Reproduce_Run.py reads exactly
-# these rows again. A run on the same rows, with the same params and code, is there already: then
-# it is enough. Nothing of this run serves yet; that is for 05_api_redeployment.py to decide.
+# these rows again. A run on the same rows, with the same params and code, is enough.
 import hashlib
 
-import numpy as np
-import xgboost
-from mlflow.models import infer_signature
-
-told = f"nothing to train, {reason}"
 store.use_store(EXPERIMENT)  # a local MLflow store on a laptop; CML brings its own
 mlflow.end_run()  # close a run that an earlier cell left open
 mlflow.set_experiment(EXPERIMENT)
+told, run = f"nothing to train, {reason}", None
 if train:
     tags = snapshot.tags | {
         "row_count": str(row_count),
@@ -142,17 +137,20 @@ if train:
     }
     if start_id:
         tags["iceberg_start_snapshot_id"] = start_id
-    wanted = {name: str(value) for name, value in PARAMS.items()}
-    same = [
-        run
-        for run in store.newest_first(store.runs_of([EXPERIMENT]))
-        if store.status(run) == "FINISHED"
-        and tags.items() <= run.data.tags.items()
-        and wanted == run.data.params
-    ]
-    if same:
-        told = f"run {same[0].info.run_id} is there already"
-if train and not same:
+    run = store.finished_like(EXPERIMENT, tags, PARAMS)
+    told = f"run {run.info.run_id} is there already" if run else ""
+print(told or "No run on these rows with these params and this code")
+
+# %%
+#
+# One run
+# -------
+# Nothing of it serves yet: that is for 05_api_redeployment.py to decide.
+import numpy as np
+import xgboost
+from mlflow.models import infer_signature
+
+if train and run is None:
     with mlflow.start_run(run_name=f"challenger of day {newest_day}, {row_count} messages") as run:
         mlflow.set_tags(tags | {"reason": reason})
         with store.may_refuse("a dataset", instead="the tags"):
@@ -166,7 +164,7 @@ if train and not same:
         inputs = table[code["FEATURES"]].head(100)
         mlflow.xgboost.log_model(
             model,
-            "model",
+            "model",  # by position: this argument's name differs between MLflow 2 and 3
             signature=infer_signature(inputs, code["probability"](model, inputs)),
             input_example=inputs.head(3),
             pip_requirements=[f"xgboost=={xgboost.__version__}", f"numpy=={np.__version__}"],

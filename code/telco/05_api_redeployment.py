@@ -14,11 +14,10 @@ Run        python code/telco/05_api_redeployment.py [--gate on | dry-run | off]
 
 # %%
 #
-# Who serves, who challenges?
-# ---------------------------
-# The champion is what the endpoint itself says that it serves. The challenger is the newest run of
-# 04 that has no verdict yet: a row of the monitoring table says when there is one. Three modes:
-# `on` acts on the verdict, `dry-run` changes nothing at all, `off` deploys without a verdict.
+# Who serves?
+# -----------
+# The champion is what the endpoint itself says that it serves. Three modes: `on` acts on the
+# verdict, `dry-run` changes nothing at all, `off` deploys without a verdict.
 import mlflow
 
 from cmlflow import drift, errors, gate, options, registry, serving, snapshots, store, workarea
@@ -45,6 +44,14 @@ if serves is None:
         "a champion",
         "python code/telco/02_api_deployment.py",
     )
+print(f"Gate: {args.gate}\nChampion: {serves}")
+
+# %%
+#
+# Who challenges?
+# ---------------
+# The newest run of 04 that has no verdict yet: a row of the monitoring table says when there is
+# one. Runs on a table that was replaced since do not count.
 mlflow.set_experiment(EXPERIMENT)  # CML finds a run by its id only after this
 spark = start_spark(CONNECTION_NAME)
 for table in (TABLE, MONITORING):
@@ -53,12 +60,7 @@ judged = {
     row.run_id
     for row in spark.sql(f"SELECT run_id FROM {MONITORING} WHERE kind = 'verdict'").collect()
 }
-in_line = {
-    str(row.snapshot_id)
-    for row in spark.sql(
-        f"SELECT snapshot_id FROM {TABLE}.history WHERE is_current_ancestor"
-    ).collect()
-}
+in_line = snapshots.line(spark, TABLE)
 waiting = [
     run
     for run in store.newest_first(store.runs_of([EXPERIMENT]))
@@ -131,31 +133,41 @@ promotes = acts and verdict.decision == gate.PROMOTE
 
 # %%
 #
-# Write it down, before anything changes
-# --------------------------------------
-# The tags of both runs say who met whom, and how it ended. gate.json keeps what each model would
-# have done at every threshold; the dashboard draws it. If this script is stopped after this cell,
-# its next run goes on from the tags.
+# At every threshold
+# ------------------
+# Other prices ask for other thresholds. So we keep what each of the two would have done at each of
+# them: the dashboard draws it.
 from cmlflow import scores
 
-client = mlflow.MlflowClient()
-mode = tags.get("gate.mode", args.gate)
-if acts and "gate.decision" not in tags:
-    counts = {
-        name: scores.counts(test[LABEL].to_numpy(), one)[["tn", "fp", "fn", "tp"]].to_dict("list")
-        for name, one in answers.items()
-    }
-    sides = {
-        name: {
+comparison = {}
+if challenger is not None:
+    comparison["messages"] = len(test)
+    for name, one in (("champion", champion_run), ("challenger", run_id)):
+        counts = scores.counts(test[LABEL].to_numpy(), answers[name])
+        comparison[name] = {
             "run_id": one,
             "threshold": references[name]["threshold"],
             "roc_auc": verdict.numbers.get(f"{name}_roc_auc"),
-            "counts": counts[name],
+            "counts": counts[["tn", "fp", "fn", "tp"]].to_dict("list"),
         }
-        for name, one in (("champion", serves.run_id), ("challenger", run_id))
-    }
+    for threshold in (0.1, 0.23, 0.5):
+        net = [
+            scores.net_revenue(**scores.counts_at(test[LABEL], one, threshold))
+            for one in answers.values()
+        ]
+        print(f"a truck from {threshold:4} on: {net[0]:7.0f} and {net[1]:7.0f}")
+
+# %%
+#
+# Write it down, before anything changes
+# --------------------------------------
+# The tags of both runs say who met whom, and how it ended. If this script is stopped after this
+# cell, its next run goes on from the tags.
+client = mlflow.MlflowClient()
+mode = tags.get("gate.mode", args.gate)
+if acts and "gate.decision" not in tags:
     with store.may_refuse("a file of a finished run", instead="the tags"):
-        client.log_dict(run_id, {"messages": len(test), **sides}, "gate.json")
+        client.log_dict(run_id, comparison, "gate.json")
     written = {
         "gate.mode": args.gate,
         "gate.reason": verdict.reason,
@@ -179,11 +191,7 @@ print("The verdict stands in the tags" if acts else "Nothing is written")
 # messages as the run's own model does, before it takes the name. 4 What serves says whose it is.
 # The old version stops last: a crash at any point leaves one that answers.
 if promotes:
-    known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
-    if not known:
-        mlflow.register_model(f"runs:/{run_id}/model", MODEL)
-        known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
-    (version, *_) = known
+    version = registry.register_once(run_id, MODEL)
     print(f"Proof 1: the registry says {version}")
     probe, ask = test[FEATURES].head(100), slice(0, 100)
     apart = np.abs(answers["challenger"][ask] - answers["champion"][ask]).max()

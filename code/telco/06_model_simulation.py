@@ -50,100 +50,67 @@ for day, count in zip(waiting["batch_id"], waiting["count"], strict=True):
 
 # %%
 #
-# Send, and take the time
-# -----------------------
+# Send the messages of a day
+# --------------------------
 # Two connections at a time, each message as it is: an empty value stays empty. What comes back must
-# be a probability. The time is what the sender waits, in milliseconds. On a laptop a new connection
-# for each request costs a tenth of a millisecond; in CML the connection is kept.
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
-
-import pandas as pd
-
-CONNECTIONS = 2
-
-
-def ask(rows, stop):
-    """Send one request; return a row for each message, or the error and the message it met."""
-    if stop.is_set():
-        return []
-    split = rows[towers.FEATURES].astype(object).where(rows[towers.FEATURES].notna(), None)
-    request = {"dataframe_split": split.to_dict(orient="split", index=False)}
-    at, begin = datetime.now(timezone.utc), time.perf_counter()
-    try:
-        answer = serving.send(ENDPOINT, request)
-        latency_ms = 1000 * (time.perf_counter() - begin)
-        probabilities = answer.predictions()
-        if (
-            len(probabilities) != len(rows)
-            or not ((probabilities >= 0) & (probabilities <= 1)).all()
-        ):
-            raise errors.ServingError(f"The answer is {probabilities}.", "probabilities", DEPLOY)
-    except errors.LessonError as error:
-        stop.set()
-        return [(int(rows["message_id"].iloc[0]), error)]
-    return [
-        (message_id, probability, at, latency_ms, answer.uuid)
-        for message_id, probability in zip(rows["message_id"], probabilities, strict=True)
-    ]
+# be a probability. The time is what the sender waits, in milliseconds. If another version took the
+# endpoint meanwhile, nobody knows which of the two has answered: then the day is sent again.
+from cmlflow.serving import many
 
 
 def score(rows, day):
-    """Send all messages of a day; return what was answered, and the first failure or None."""
-    stop, told = threading.Event(), 0
-    size = args.rows_per_request
-    parts = [rows.iloc[begin : begin + size] for begin in range(0, len(rows), size)]
-    found, failures = [], []
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        for answers in pool.map(lambda part: ask(part, stop), parts):
-            for one in answers:
-                (failures if len(one) == 2 else found).append(one)
-            if 4 * len(found) >= len(rows) * (told + 1):
-                told = 4 * len(found) // len(rows)
-                print(f"day {day}: {len(found)} of {len(rows)} answered", flush=True)
-    columns = ["message_id", "probability", "requested_at", "latency_ms", "prediction_uuid"]
-    return pd.DataFrame(found, columns=columns), failures[0] if failures else None
+    """Return who answered, and what came of the requests."""
+
+    def progress(answered):
+        if answered % max(len(rows) // 4, 1) == 0:
+            print(f"day {day}: {answered} of {len(rows)} answered", flush=True)
+
+    while True:
+        before = serving.deployed(ENDPOINT)
+        if before is None:
+            raise errors.MissingStep(f"Nothing serves as {ENDPOINT!r} now.", "a champion", DEPLOY)
+        sent = many.send_all(
+            lambda payload: serving.send(ENDPOINT, payload),
+            rows,
+            towers.FEATURES,
+            args.rows_per_request,
+            progress=progress,
+        )
+        now = serving.deployed(ENDPOINT)
+        if now is None or now.run_id == before.run_id:
+            return before, sent
+        print(f"day {day}: {now} took over meanwhile, so the day is sent again")
 
 
-print(f"To send: {args.rows_per_request} in each request, {CONNECTIONS} connections")
+print(f"{args.rows_per_request} message in a request, two requests at a time")
 
 # %%
 #
 # A day is a commit
 # -----------------
-# Every row says which run answered. If another version took the endpoint meanwhile, nobody knows
-# which of the two it was: then the day is sent again. If the endpoint fails, what was answered is
-# written first, and then the script says which message failed.
+# Every row says which run answered. If the endpoint fails, what was answered is written first, and
+# then the script says which message failed: its next run goes on from there.
+import pandas as pd
+
 schema = spark.table(PREDICTIONS).schema
-latencies, sent = [], 0
+latencies, total = [], 0
 for day in [] if args.batch else waiting["batch_id"]:
     rows = unscored.where(f"batch_id = {day}").toPandas().sort_values("message_id")
     once = rows.drop_duplicates("message_id")
     if len(once) < len(rows):
         print(f"day {day}: {len(rows) - len(once)} messages are there twice; each is sent once")
-    while True:
-        before = serving.deployed(ENDPOINT)
-        if before is None:
-            raise errors.MissingStep(f"Nothing serves as {ENDPOINT!r} now.", "a champion", DEPLOY)
-        answered, failure = score(once, day)
-        now = serving.deployed(ENDPOINT)
-        if now is None or now.run_id == before.run_id:
-            break
-        print(f"day {day}: {now} took over meanwhile, so the day is sent again")
-    if len(answered):
-        new = once.merge(answered, on="message_id")
-        new = new.assign(version=before.version, run_id=before.run_id)[schema.names]
+    serves, sent = score(once, day)
+    if len(sent.answered):
+        new = once.merge(sent.answered, on="message_id")
+        new = new.assign(version=serves.version, run_id=serves.run_id)[schema.names]
         writer = towers.frame(spark, new, schema).writeTo(PREDICTIONS)
         writer.option("snapshot-property.telco-batch", str(day)).append()
-        latencies.append(answered["latency_ms"])
-        sent += len(answered)
-    if failure is not None:
-        message_id, error = failure
+        latencies.append(sent.answered["latency_ms"])
+        total += len(new)
+    if sent.failed is not None:
         raise errors.ServingError(
-            f"Message {message_id} of day {day} got no answer: {error.found} "
-            f"{len(answered)} of {len(once)} were answered, and are kept.",
+            f"Message {sent.failed} of day {day} got no answer: {sent.reason} "
+            f"{len(sent.answered)} of {len(once)} were answered, and are kept.",
             "a probability for each message",
             f"To go on, run:  {DEPLOY}, then this script again",
         )
@@ -174,7 +141,7 @@ if args.batch:
     for day in waiting["batch_id"]:
         writer = scored.where(f"batch_id = {day}").select(*schema.names).writeTo(PREDICTIONS)
         writer.option("snapshot-property.telco-batch", str(day)).append()
-    sent = int(waiting["count"].sum())
+    total = int(waiting["count"].sum())
 
 # %%
 #
@@ -193,4 +160,4 @@ if latencies:
     took = (
         f", half of them within {every.median():.1f} ms, 99 % within {every.quantile(0.99):.1f} ms"
     )
-print(f"Done: {sent} messages answered{took}\nNext: python code/telco/07_model_monitoring.py")
+print(f"Done: {total} messages answered{took}\nNext: python code/telco/07_model_monitoring.py")

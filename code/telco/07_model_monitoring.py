@@ -14,10 +14,9 @@ Run        python code/telco/07_model_monitoring.py
 
 # %%
 #
-# What was answered, and what became of it
-# ----------------------------------------
-# A day counts when every message of it has an answer. The truth is joined by the key of the
-# message: it belongs to the message that was sent, whenever it comes.
+# Four tables, and the rules
+# --------------------------
+# What is an alarm stands in thresholds.yaml, with a meaning beside each number.
 import mlflow
 
 from cmlflow import drift, errors, options, snapshots, store, towers, workarea
@@ -35,6 +34,15 @@ thresholds = drift.read_thresholds(workarea.root() / "code" / "telco" / "thresho
 spark = start_spark(CONNECTION_NAME)
 for table in (MESSAGES, PREDICTIONS, TOWERS, MONITORING):
     snapshots.current(spark, table, made_by="code/telco/00_datagen.py")  # says what is missing
+print(f"Alarm above PSI {thresholds.psi_alarm} in {thresholds.alarm_windows} of ", end="")
+print(f"{thresholds.of_windows} windows, or with roc_auc {thresholds.max_roc_auc_drop} lower")
+
+# %%
+#
+# What was answered, and what became of it
+# ----------------------------------------
+# A day counts when every message of it has an answer. The truth is joined by the key of the
+# message: it belongs to the message that was sent, whenever it comes.
 complete = spark.sql(
     f"SELECT m.batch_id FROM {MESSAGES} m LEFT JOIN {PREDICTIONS} p ON m.message_id = p.message_id "
     "GROUP BY 1 HAVING count(DISTINCT m.message_id) = count(DISTINCT p.message_id)"
@@ -137,74 +145,60 @@ print(f"{sum(map(len, found))} new numbers in {MONITORING}")
 # another version took over.
 from cmlflow import monitoring, registry, serving
 
-client, serves = mlflow.MlflowClient(), serving.deployed(ENDPOINT)
-verdicts = now[(now["kind"] == "verdict") & (now["feature"] != "dry-run")]
-challenge = None
-if len(verdicts):
-    last = verdicts.sort_values("batch_id").iloc[-1]
-    told = client.get_run(last["run_id"]).data.tags
-    with store.may_refuse("gate.json", instead="what the tags of the run say"):
-        challenge = {
-            "day": int(last["batch_id"]),
-            "decision": told["gate.decision"],
-            "mode": told["gate.mode"],
-            "reason": told["gate.reason"],
-            **mlflow.artifacts.load_dict(f"runs:/{last['run_id']}/gate.json"),
-        }
-        numbers = {one.run_id: one.number for one in registry.versions(MODEL)}
-        for side in ("champion", "challenger"):
-            challenge[side]["version"] = numbers.get(challenge[side]["run_id"])
-newest = answered["run_id"].iloc[-1]
+serves = serving.deployed(ENDPOINT)
+versions = {one.run_id: one.number for one in registry.versions(MODEL)}
+challenge = monitoring.last_challenge(now, versions)
+last = answered["run_id"].iloc[-1]
 if serves and serves.run_id not in references:
     uri = f"runs:/{serves.run_id}/reference.json"
     references[serves.run_id] = mlflow.artifacts.load_dict(uri)
-reference = references[serves.run_id if serves else newest]
+reference = references[serves.run_id if serves else last]
 page = monitoring.page(MODEL, now, answered, towers.LABEL, reference, thresholds, serves, challenge)
 figures = monitoring.figures(page)
 print(f"Figures: {', '.join(figures)}")
 
 # %%
 #
-# One run for each day
-# --------------------
-# Each number by day is a metric whose step is the day, so that MLflow draws it too. dashboard.json
-# holds what 08_model_roi_dashboard.py shows. If it would be the same as that of the newest run,
-# that run is enough.
+# Is anything new?
+# ----------------
+# dashboard.json holds what 08_model_roi_dashboard.py shows. If it would be the same as that of the
+# newest run, that run is enough.
 import hashlib
 import json
-import time
 
 digest = hashlib.sha256(json.dumps(page, sort_keys=True).encode()).hexdigest()[:16]
 store.use_store(EXPERIMENT)
 mlflow.set_experiment(EXPERIMENT)
 runs = store.newest_first(store.runs_of([EXPERIMENT]))
-finished = [one for one in runs if store.status(one) == "FINISHED"]
-if finished and finished[0].data.tags.get("dashboard_digest") == digest:
-    run, told = finished[0], "is there already"
-else:
+newest = next((one for one in runs if store.status(one) == "FINISHED"), None)
+is_new = newest is None or newest.data.tags.get("dashboard_digest") != digest
+print("There is something new" if is_new else f"Run {newest.info.run_id} says it all already")
+
+# %%
+#
+# One run for each day
+# --------------------
+# Each number by day is a metric whose step is the day, so that MLflow draws it too.
+import time
+
+run = newest
+if is_new:
+    at = int(time.time() * 1000)
+    steps = [
+        mlflow.entities.Metric(name, value, at, day)
+        for name, day, value in monitoring.metrics(page)
+    ]
     with mlflow.start_run(run_name=f"day {page['day']}: {decision.action}") as run:
-        mlflow.set_tags(
-            {
-                "day": page["day"],
-                "decision": decision.action,
-                "reason": decision.reason,
-                "served_run": serves.run_id if serves else "none",
-                "dashboard_digest": digest,
-            }
-        )
+        mlflow.set_tags({"day": page["day"], "decision": decision.action})
+        mlflow.set_tags({"reason": decision.reason, "dashboard_digest": digest})
         mlflow.log_params(vars(thresholds))
-        at = int(time.time() * 1000)
-        steps = [
-            mlflow.entities.Metric(name, value, at, day)
-            for name, day, value in monitoring.metrics(page)
-        ]
         for begin in range(0, len(steps), 1000):  # as many as a store takes in one call
-            client.log_batch(run.info.run_id, metrics=steps[begin : begin + 1000])
+            some = steps[begin : begin + 1000]
+            mlflow.MlflowClient().log_batch(run.info.run_id, metrics=some)
         for name, figure in figures.items():
             mlflow.log_figure(figure, name)
         mlflow.log_dict(page, "dashboard.json")
-    told = "is new"
-print(f"Run {run.info.run_id} {told}: {len(page['days'])} days")
+print(f"Run {run.info.run_id}: {len(page['days'])} days")
 
 # %%
 #

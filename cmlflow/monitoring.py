@@ -151,7 +151,7 @@ def figures(page: dict[str, Any]) -> dict[str, Figure]:
     }
     lines = ((page["psi_watch"], "worth a look"), (page["psi_alarm"], "alarm"))
     return {
-        "processing_time.png": _drawn("Processing time of a message, ms", times, page),
+        "processing_time.png": _drawn("Processing time of a message, ms", times, page, lowest=0),
         "scores.png": _drawn("Scores of a day", scored, page),
         "psi.png": _drawn("PSI of an input, by window", windows, page, lines),
         "predicted_failures.png": _drawn("Failures, predicted and true", shares, page),
@@ -163,6 +163,7 @@ def _drawn(
     curves: dict[str, list[tuple[float, float | None]]],
     page: dict[str, Any],
     lines: tuple[tuple[float, str], ...] = (),
+    lowest: float | None = None,
 ) -> Figure:
     """Draw curves by day, horizontal lines, and a vertical line where another version took over."""
     from matplotlib.figure import Figure
@@ -180,6 +181,7 @@ def _drawn(
         axes.axvline(one["day"], color="black", linestyle=":")
         text = f"version {one['version']}"
         axes.annotate(text, (one["day"], 1), xycoords=("data", "axes fraction"), va="bottom")
+    axes.set_ylim(bottom=lowest)
     axes.set_xlabel("day")
     axes.set_title(title, loc="left", pad=18)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -36,12 +36,17 @@ MASKS = {
     r"(?<=127\.0\.0\.1:)(?!5000)\d+": "<port>",
     r"(?<=ends by itself at )\d\d:\d\d": "<time>",
     r" +\d+\.\d s\n": " <seconds>\n",
+    r"within \d+\.\d ms": "within <time>",
+    r"(?<=1440 \d\.\d\d\d) +\d+\.\d(?=\n)": " <time>",  # the median of telco/06
+    r"\b\d\d:\d\d:\d\d\b": "<time>",
     r"\{('(dataframe_split|dataframe_records|instances|inputs)',? ?){4}\}": "<the four fields>",
     r" +\|": "|",  # a column is as wide as its longest id
     r"[ \t]+(?=\n|\Z)": "",
 }
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"^\$ python code/(\S+\.py(?: --\w+)*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"^\$ python code/(\S+\.py(?: --[\w-]+)*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE
+)
 
 
 def shown(readme: Path) -> list[tuple[str, str]]:
@@ -65,7 +70,7 @@ def moved(text: str, work: Path) -> str:
 def run_all(kernel: WarmKernel, work: Path) -> dict[str, list[str]]:
     """Run all lessons in order; return what each printed, once for each time that it ran."""
     printed: dict[str, list[str]] = {}
-    for lesson in tutorial.LESSONS:
+    for lesson in (*tutorial.LESSONS, tutorial.LOOP):
         out = kernel.succeed(*lesson.split()[:1], work, *lesson.split()[1:])
         printed.setdefault(lesson, []).append(moved(out, work))
     return printed

@@ -1,4 +1,4 @@
-"""All lessons in one kernel, one after the other, as in a session, and all of them twice.
+"""All lessons in one kernel, one after the other, as in a session; Parts 1 to 3 twice.
 
 What they print there is what the READMEs show.
 """
@@ -11,12 +11,14 @@ from conftest import CODE, CellFailed, Kernel, runs_in, table_in
 
 import tutorial
 
+TELCO = [one for one in tutorial.LESSONS if one.startswith("telco/")] + [tutorial.LOOP]
 SPARK_LESSONS = [
     lesson
     for lesson in tutorial.LESSONS
-    if "\nNeeds      Spark" in (CODE / lesson.split()[0]).read_text(encoding="utf-8")
+    if lesson not in TELCO
+    and "\nNeeds      Spark" in (CODE / lesson.split()[0]).read_text(encoding="utf-8")
 ]
-LESSONS = [lesson for lesson in tutorial.LESSONS if lesson not in SPARK_LESSONS]
+LESSONS = [lesson for lesson in tutorial.LESSONS if lesson not in SPARK_LESSONS + TELCO]
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +27,10 @@ def kernel(module_work):
         yield kernel
 
 
-def run_twice(kernel, lessons):
-    """Run the lessons in order, all of them twice; return each with what it printed to stdout."""
+def run(kernel, lessons):
+    """Run the lessons in order; return each with what it printed to stdout."""
     passes = []
-    for lesson in [*lessons, *lessons]:
+    for lesson in lessons:
         kernel.run_lesson(lesson)
         passes.append((lesson, "".join(kernel.stdout)))
     return passes
@@ -42,13 +44,19 @@ def reaches_its_last_line_in_each_pass(passes, lesson):
 @pytest.fixture(scope="module")
 def session(kernel):
     """What two passes through the lessons without Spark printed."""
-    return run_twice(kernel, LESSONS)
+    return run(kernel, 2 * LESSONS)
 
 
 @pytest.fixture(scope="module")
 def spark_session(kernel, session):
     """The Spark lessons in the same kernel: each stops its Spark, and the next starts another."""
-    return run_twice(kernel, SPARK_LESSONS)
+    return run(kernel, 2 * SPARK_LESSONS)
+
+
+@pytest.fixture(scope="module")
+def telco_session(kernel, spark_session):
+    """Part 4, and four days of its loop."""
+    return run(kernel, TELCO)
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -96,9 +104,34 @@ def test_each_spark_lesson_reaches_its_last_line_twice(spark_session, lesson):
 
 
 @pytest.mark.spark
+@pytest.mark.parametrize("number", range(len(TELCO)), ids=TELCO)
+def test_each_script_of_part_4_reaches_its_last_line(telco_session, number):
+    lesson, text = telco_session[number]
+    assert lesson == TELCO[number] and re.search("^Done: ", text, re.MULTILINE)
+
+
+@pytest.mark.spark
+def test_the_loop_waits_retrains_and_replaces(telco_session):
+    table = telco_session[-1][1].partition("    decision\n")[2]
+    found = re.findall(r"^ +(\d+) +(\d) +(\S+|not yet known) +(\w*)$", table, re.MULTILINE)
+    assert [(day, version, decision) for day, version, _, decision in found] == [
+        ("6", "1", ""),
+        ("7", "1", "keep"),
+        ("8", "1", "wait"),
+        ("9", "1", "retrain"),
+        ("10", "2", "keep"),
+        ("11", "2", "keep"),
+    ]
+    scores = [float(score) for _, _, score, _ in found[:-1]]
+    assert min(scores[:2]) > 0.82 > 0.7 > max(scores[2:4]) and scores[4] > 0.82
+
+
+@pytest.mark.spark
 @pytest.mark.parametrize("readme", printed.READMES, ids=["README", "code/README"])
-def test_the_readmes_show_what_the_lessons_print(readme, session, spark_session, module_work):
-    again = [*session, *spark_session]
+def test_the_readmes_show_what_the_lessons_print(
+    readme, session, spark_session, telco_session, module_work
+):
+    again = [*session, *spark_session, *telco_session]
     found = printed.shown(readme)
     assert found
     for lesson, text in found:
@@ -109,7 +142,7 @@ def test_the_readmes_show_what_the_lessons_print(readme, session, spark_session,
 
 def test_the_walkthrough_shows_every_lesson_in_order():
     lessons = [lesson for lesson, _ in printed.shown(printed.READMES[1])]
-    assert lessons == list(tutorial.LESSONS)
+    assert lessons == [*tutorial.LESSONS, tutorial.LOOP]
 
 
 def test_ids_times_and_paths_are_all_that_may_differ():

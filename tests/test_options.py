@@ -2,6 +2,7 @@ import argparse
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import CODE
@@ -186,11 +187,14 @@ def test_no_lesson_has_an_option_whose_variable_is_taken():
         assert not {"--workarea", "--iceberg-jar"} & set(added), path.name
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in CODE.glob("[0-9]*.py")))
+SCRIPTS = sorted(path.relative_to(CODE).as_posix() for path in CODE.rglob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_shows_the_title_and_the_options_and_runs_nothing(warm, tmp_path, script):
     text = (CODE / script).read_text(encoding="utf-8")
     done = warm.run_script(script, tmp_path, "--help")
-    assert done.stdout.startswith(f"usage: {script} [-h]")
+    assert done.stdout.startswith(f"usage: {Path(script).name} [-h]")
     assert f"\n{text.splitlines()[1]}\n" in done.stdout
     for option in re.findall(r"""add_argument\(\s*["'](--[\w-]+)""", text):
         assert re.search(rf"^  {option}\b.* \S", done.stdout, re.MULTILINE)

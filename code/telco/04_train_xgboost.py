@@ -8,7 +8,7 @@ Writes     MLflow experiment "xgb-telco": a run with a model, training.py and re
 Needs      Spark (in CML: a session with the Spark add-on); telco/03_newbatch.py, twice; about 10
            seconds
 Run        python code/telco/04_train_xgboost.py [--when always | drift] [--rows increment | all]
-           [--max-depth 3] [--max-leaves 0]
+           [--max-depth 3] [--max-leaves 0] [--num-workers 0]
 """
 
 # %%
@@ -37,6 +37,9 @@ depth, leaves = options.whole_number(1, 20), options.whole_number(0, 1000)
 parser.add_argument("--max-depth", type=depth, default=3, help="of each tree, 1 to 20")
 help_leaves = "of each tree at most; 0 for no limit"
 parser.add_argument("--max-leaves", type=leaves, default=0, help=help_leaves)
+help_workers = "train on so many of Spark's executors; 0 trains here"
+workers = options.whole_number(0, 100)
+parser.add_argument("--num-workers", type=workers, default=0, help=help_workers)
 args = parser.parse_args()
 
 spark = start_spark(CONNECTION_NAME)
@@ -100,12 +103,14 @@ PARAMS = {
     "n_jobs": 1,
     "random_state": 42,
 }
+if args.num_workers:
+    PARAMS["num_workers"] = args.num_workers
 training_code = (workarea.root() / "code" / "telco" / "training.py").read_text(encoding="utf-8")
 code = {}
 exec(compile(training_code, "training.py", "exec"), code)
 if train:
     model, metrics = code["fit_and_score"](rows, PARAMS)
-    table = code["in_order"](rows)
+    table = code["sample"](rows)
     reference = drift.reference(
         table[table[code["KEY"]] % code["FOLDS"] != 0],
         code["FEATURES"],

@@ -73,9 +73,7 @@ waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None
 run_id = challenger.info.run_id if challenger else None
 tags = dict(challenger.data.tags) if challenger else {}
-print(
-    f"Gate: {args.gate}\nChampion: {serves}\nChallenger: run {run_id or 'none without a verdict'}"
-)
+print(f"Challenger: run {run_id or 'none without a verdict'}")
 
 # %%
 #

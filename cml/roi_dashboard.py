@@ -117,13 +117,13 @@ def axes(x: dict, y: dict, height: int, **more) -> dict:
     }
 
 
-def level(y: float, text: str, dash: str, at: float = 0.99) -> tuple[dict, dict]:
-    """Return a horizontal line through a chart and the text that stands on it."""
+def level(y: float, text: str, dash: str, side: str, above: bool = True) -> tuple[dict, dict]:
+    """Return a horizontal line through a chart, and its text at the left or the right end."""
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
-    name = {"xref": "paper", "x": at, "y": y, "text": text, "showarrow": False}
-    anchors = {"yanchor": "bottom", "xanchor": "right" if at > 0.5 else "left"}
+    name = {"xref": "paper", "x": 0.01 if side == "left" else 0.99, "y": y, "text": text}
+    look = {"xanchor": side, "yanchor": "bottom" if above else "top", "showarrow": False}
     small = {"font": {"size": 12, "color": GREY}}
-    return line | {"line": {"dash": dash, "width": 1.5, "color": GREY}}, name | anchors | small
+    return line | {"line": {"dash": dash, "width": 1.5, "color": GREY}}, name | look | small
 
 
 def moment(x: float, text: str) -> tuple[dict, dict]:
@@ -156,7 +156,7 @@ def confusion(shown: dashboard.Figures) -> dict:
         "xgap": 4,
         "ygap": 4,
     }
-    layout = axes({"side": "bottom"}, {"autorange": "reversed"}, height=320)
+    layout = axes({"showgrid": False}, {"showgrid": False, "autorange": "reversed"}, 320)
     return {"data": [trace], "layout": layout}
 
 
@@ -184,7 +184,7 @@ def net_chart(shown: dashboard.Figures) -> dict:
         "line": {"color": BLUE, "width": 2.5},
         "hovertemplate": "threshold %{x:.2f}: %{y:,.0f}<extra></extra>",
     }
-    side = "right" if shown.best < 0.2 else "left" if shown.best > 0.8 else "center"
+    side = "left" if shown.best > 0.75 or shown.best < (shown.break_even or 0) else "right"
     best = mark(shown.best, shown.net_best, "best", "star", SERIES[2], f"top {side}")
     # The line falls to both sides of the best: there is room on the outside of it.
     side = "right" if shown.threshold >= shown.best else "left"
@@ -192,14 +192,23 @@ def net_chart(shown: dashboard.Figures) -> dict:
     where = f"top {'left' if side == 'right' else 'right'}" if at_edge else f"middle {side}"
     chosen = mark(shown.threshold, shown.net, "chosen", "diamond", ORANGE, where)
     pairs = [
-        level(shown.net_never, "never act", "dash"),
-        level(shown.net_always, "always act", "dashdot", at=0.3),
+        level(shown.net_never, "never act", "dash", "right", shown.net_never >= shown.net_always),
+        level(
+            shown.net_always, "always act", "dashdot", "right", shown.net_always > shown.net_never
+        ),
     ]
     if shown.break_even is not None:
         pairs.append(moment(shown.break_even, f"break-even {shown.break_even:.2f}"))
+    ends = (shown.net_never, shown.net_always, shown.net_best, min(shown.net_by_threshold))
+    low, high = min(ends), max(ends)
+    room = 0.12 * (high - low) or 1  # for the texts below and above
     layout = axes(
         {"title": {"text": "Decision Threshold"}, "range": [-0.02, 1.02], "dtick": 0.2},
-        {"title": {"text": "net revenue"}, "tickformat": "~s"},
+        {
+            "title": {"text": "net revenue"},
+            "tickformat": "~s",
+            "range": [low - room, high + room],
+        },
         360,
         showlegend=False,
         **drawn(pairs),
@@ -265,8 +274,8 @@ def psi_chart(board: dict) -> dict:
         )
     watch, alarm = board["psi_watch"], board["psi_alarm"]
     pairs = [
-        level(watch, f"watch {watch:g}", "dot", at=0.01),
-        level(alarm, f"alarm {alarm:g}", "dash", at=0.01),
+        level(watch, f"watch {watch:g}", "dot", "left"),
+        level(alarm, f"alarm {alarm:g}", "dash", "left"),
         *promotions(board),
     ]
     layout = axes(day_axis(board), {"rangemode": "tozero"}, 420, **drawn(pairs))
@@ -291,7 +300,7 @@ p { margin: 6px 0 }
 .source { overflow-wrap: anywhere }
 section, .notice { background: white; border: 1px solid #d5dae1; border-radius: 8px; padding: 14px;
   margin: 14px 0 }
-.notice { border-left: 6px solid #b34700; white-space: pre-line; overflow-wrap: anywhere }
+.notice { border-left: 6px solid #b34700; white-space: pre-wrap; overflow-wrap: anywhere }
 .grid { display: grid; gap: 14px;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)) }
 .grid > * { min-width: 0 }
@@ -352,7 +361,7 @@ def price_field(name: str) -> html.Div:
     label, default = PRICES[name]
     field = dcc.Input(id=name, value=told(default), type="text", inputMode="decimal")
     buttons = [
-        html.Button(f"{sign}{STEP}", id=f"{name}-{way}", title=f"{label}: {sign}{STEP}")
+        html.Button(f"{sign}{STEP}", id=f"{name}-{way}", **{"aria-label": f"{label} {sign}{STEP}"})
         for way, sign in (("less", "-"), ("more", "+"))
     ]
     return html.Div(
@@ -363,11 +372,12 @@ def price_field(name: str) -> html.Div:
 def controls() -> html.Section:
     """Return what the reader can change."""
     threshold = [
-        html.Label(["Decision Threshold: ", html.Output(id="chosen")], htmlFor="threshold"),
+        html.Label(["Decision Threshold: ", html.Span(id="chosen")], htmlFor="threshold"),
         dcc.Input(id="threshold", type="range", min=0, max=1, step=0.01, value=0.5),
     ]
+    # The drop-down takes its name from two ids, the first of which it leaves free.
     messages = [
-        html.Label("Which messages", htmlFor="messages"),
+        html.Label("Which messages", htmlFor="messages", id="messages-value-count"),
         dcc.Dropdown(id="messages", clearable=False, searchable=False),
     ]
     return html.Section(
@@ -542,7 +552,8 @@ def read_newest(address: str) -> dict:
     return {
         "run": run_id,
         "source": f"{board['model']}, version {served['version']} (run {served['run_id']}), "
-        f"measured up to day {board['day']} by the monitoring run {run_id}.",
+        f"threshold {served['threshold']:.2f}. Measured up to day {board['day']} by the "
+        f"monitoring run {run_id}.",
         "notice": "",
         "no_notice": True,
         "no_content": False,

@@ -90,6 +90,8 @@ if shown is not None:
         f"Done: net {shown.net_best:,.0f} at {shown.best:.2f}, {shown.net:,.0f} at 0.50", end="; "
     )
     print(f"never act {shown.net_never:,.0f}, always act {shown.net_always:,.0f}")
+elif run is not None:
+    print(f"Done: measured up to day {board['day']}; no net revenue before the first truth")
 if args.print_only:
     print("Look at: the page, with  python code/telco/08_model_roi_dashboard.py")
     print(f"Open the UI: {store.how_to_open_ui(store.run_page(run, 'artifacts/dashboard.json'))}")

@@ -672,7 +672,5 @@ logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it prints every requ
 server = make_server("127.0.0.1", port, app.server, threaded=True)
 place = ", in CML under Applications" if workarea.in_cml() else ""
 print(f"ROI dashboard: http://127.0.0.1:{port}{place} (stop with Ctrl+C)", flush=True)
-try:
-    server.serve_forever()
-except KeyboardInterrupt:
-    print("Stopped")
+server.serve_forever()  # until Ctrl+C
+print("Stopped")

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import itertools
 import json
 import math
 import re
@@ -646,7 +647,7 @@ class TestInABrowser:
                 str(day["day"]),
                 str(day["version"]),
                 f"{day['truth']['roc_auc']:.3f}" if day["truth"] else "not known yet",
-                f"{max(filter(None, sum(day['psi'].values(), []))):.2f}",
+                f"{max(filter(None, itertools.chain(*day['psi'].values()))):.2f}",
                 f"{day['decision']}\n{day['reason']}",
             ]
             for day in reversed(days)

@@ -5,6 +5,7 @@ Run    python benchmarks/roi_dashboard.py, after lesson 07 of Part 4; it needs C
 
 import argparse
 import contextlib
+import importlib
 import os
 import statistics
 import subprocess
@@ -13,12 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from browser import Browser
+import psutil
 
 from cmlflow import processes
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+Browser = importlib.import_module("browser").Browser
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--times", type=int, default=5)
@@ -27,7 +29,7 @@ CHARTS = (
     "(document.getElementById('net') || {}).innerText && "
     "[...document.querySelectorAll('.js-plotly-plot')].filter(e => e.data.length).length == 4"
 )
-pages, charts = [], []
+pages, charts, cpu = [], [], []
 with tempfile.TemporaryDirectory() as folder, contextlib.closing(Browser(Path(folder))) as browser:
     for turn in range(args.times + 1):  # the first only warms the browser
         port = processes.free_port()
@@ -47,9 +49,11 @@ with tempfile.TemporaryDirectory() as folder, contextlib.closing(Browser(Path(fo
             if turn:
                 pages.append(page)
                 charts.append(time.monotonic() - begin)
+                used = psutil.Process(app.pid).cpu_times()
+                cpu.append(used.user + used.system)
         finally:
             app.terminate()
             app.wait()
-for what, seconds in (("first page", pages), ("all charts", charts)):
+for what, seconds in (("first page", pages), ("all charts", charts), ("CPU of the server", cpu)):
     print(f"{what}: median {statistics.median(seconds):.2f} s", end=" ")
     print(f"({min(seconds):.2f} to {max(seconds):.2f}), load {os.getloadavg()[0]:.1f}")

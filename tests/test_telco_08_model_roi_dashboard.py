@@ -19,7 +19,18 @@ import psutil
 import pytest
 import servers
 from browser import Browser
-from conftest import CODE, LIMIT, ROOT, Kernel, clean_environment, client_of, run_script, wait_until
+from conftest import (
+    CML_STORE,
+    CODE,
+    LIMIT,
+    ROOT,
+    Kernel,
+    clean_environment,
+    client_of,
+    in_cml,
+    run_script,
+    wait_until,
+)
 from servers import alive, ask, listening
 
 from cmlflow import dashboard, errors, scores
@@ -209,6 +220,7 @@ class TestArithmetic:
             ((100, -60, 50), None),  # a truck to everybody pays: below 0
             ((-10, 100, 0), None),  # a truck never pays: above 1
             ((-100, 10, 50), None),  # it pays below, not above
+            ((-100, -10, -50), None),  # the same, though the quotient is a probability
             ((0, 10, 50), 1.0),
         ],
     )
@@ -367,6 +379,17 @@ class TestLesson:
         assert done.returncode == 0
         assert "The truth of no day is known yet" in done.stdout
         assert "Done:" in done.stdout
+
+    @pytest.mark.parametrize(
+        "switches", [(), ("only-set-experiment", "no-order", "no-names")], ids=" ".join
+    )
+    def test_in_cml_it_reads_the_store_of_the_platform(self, tmp_path, switches):
+        (tmp_path / CML_STORE).mkdir()
+        run_id = log(tmp_path, board_of(newest=11))
+        done = run_script(SCRIPT, tmp_path, "--print-only", **in_cml(tmp_path, *switches.split()))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert f"Run {run_id}: measured up to day 11" in done.stdout
+        assert "\nDone: net " in done.stdout
 
     def test_a_port_in_use_is_named_with_another(self, work):
         log(work, board_of())

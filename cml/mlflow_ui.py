@@ -11,30 +11,9 @@ Run        python cml/mlflow_ui.py; CDSW_APP_PORT chooses another port
 # Which port?
 # -----------
 # CML says so in `CDSW_APP_PORT`. Elsewhere it is 8090, the port that CML uses.
-import os
-import socket
+from cmlflow import applications
 
-from cmlflow.errors import BadInput
-
-HIGHEST = 65535
-text = os.environ.get("CDSW_APP_PORT", "").strip() or "8090"
-if not (text.isdecimal() and len(text) <= 5 and 0 < int(text) <= HIGHEST):
-    raise BadInput(
-        f"CDSW_APP_PORT is {text if len(text) <= 20 else text[:20] + '...'!r}.",
-        f"a number from 1 to {HIGHEST}, or no such variable",
-        "To use another port, run:  make ui PORT=5001",
-    )
-port = int(text)
-with socket.socket() as probe:
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will
-    try:
-        probe.bind(("127.0.0.1", port))
-    except OSError as error:
-        raise BadInput(
-            f"No server can listen on port {port} of 127.0.0.1: {error.strerror}.",
-            "a port that no other program listens on; an earlier MLflow UI may still run",
-            f"To use another port, run:  make ui PORT={port % HIGHEST + 1}",
-        ) from error
+port = applications.port("make ui PORT={port}")
 
 # %%
 #
@@ -45,20 +24,10 @@ with socket.socket() as probe:
 # `<subdomain>.<domain>`. The subdomain is chosen when the application is made and not told here, so
 # every subdomain of the workbench is allowed, but no other domain. Where this is too wide, set the
 # two variables `MLFLOW_SERVER_...` below for the application. MLflow 2 knows neither of them.
-import re
+import os
 from urllib.parse import urlsplit
 
-domain = os.environ.get("CDSW_DOMAIN", "").strip().lower()
-if domain and not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?", domain):
-    raise BadInput(
-        f"CDSW_DOMAIN is {domain!r}.",
-        "the name of the workbench, such as ml-1234.example.cloudera.site",
-        "On a laptop there is none; run:  unset CDSW_DOMAIN",
-    )
-names = ["127.0.0.1", "localhost"]
-address = os.environ.get("CDSW_IP_ADDRESS", "")
-if re.fullmatch(r"\d+(\.\d+){3}", address):
-    names.append(address)  # what a proxy may ask for that keeps no name
+domain, names = applications.domain(), applications.own_names()
 origins = []
 workbench_scheme = urlsplit(os.environ.get("CDSW_API_URL", "")).scheme
 if domain:
@@ -139,28 +108,13 @@ else:
 # ---------------------------------------
 # The server replaces neither the kernel nor its event loop: it is a child, and this cell waits for
 # it. The child ends when this process ends, even if that is killed.
-from cmlflow import processes
 from cmlflow.errors import LessonError
 
-LIMIT_S = 300  # a busy machine may need a minute
-settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+variables = {**os.environ, **allowed, **chosen, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+again = "python cml/mlflow_ui.py"
 try:
-    variables = {**os.environ, **allowed, **chosen, **settings}
-    with processes.running(*program, env=variables, cwd=workarea.root()) as server:
-        answered = processes.wait_for_answer(address, server, LIMIT_S)
-        if answered:
-            print(told, flush=True)
-            server.wait()
-        ended = server.poll() is not None
-except KeyboardInterrupt:
-    print("Stopped")
-else:
-    if serves_store and not answered:
+    applications.serve(*program, number=port, told=told, again=again, env=variables)
+except LessonError:
+    if serves_store:
         store.use_store()  # if it is the store, this says what is wrong with it
-    raise LessonError(
-        f"The server on port {port} "
-        + ("ended by itself" if ended else f"did not answer within {LIMIT_S} s")
-        + "; see its last output above.",
-        "a server that runs until the application is stopped",
-        "To start it again, run:  python cml/mlflow_ui.py",
-    )
+    raise

@@ -51,6 +51,7 @@ class Browser:
         os.close(theirs)
         os.close(theirs_too)
         self.count, self.rest, self.session = 0, b"", {}
+        self.events: list[dict] = []  # of the domains that a test has enabled, such as Network
         target = self.tell("Target.createTarget", url="about:blank")["targetId"]
         attached = self.tell("Target.attachToTarget", targetId=target, flatten=True)
         self.session = {"sessionId": attached["sessionId"]}
@@ -63,7 +64,7 @@ class Browser:
         os.close(self.commands)
 
     def tell(self, method: str, **parameters) -> dict:
-        """Send one command and return its result; events are passed over."""
+        """Send one command and return its result; events that come first are kept."""
         self.count += 1
         message = {"id": self.count, "method": method, "params": parameters} | self.session
         os.write(self.commands, json.dumps(message).encode() + b"\0")
@@ -74,7 +75,9 @@ class Browser:
                 self.rest += chunk
             answer, _, self.rest = self.rest.partition(b"\0")
             answer = json.loads(answer)
-            if answer.get("id") == self.count:
+            if "id" not in answer:
+                self.events.append(answer)
+            elif answer["id"] == self.count:
                 assert "error" not in answer, answer
                 return answer["result"]
 
@@ -82,6 +85,25 @@ class Browser:
         """Return the value of a JavaScript expression in the page."""
         answer = self.tell("Runtime.evaluate", expression=expression, returnByValue=True)
         return answer["result"].get("value")
+
+    def press(self, key: str, times: int = 1, modifiers: int = 0) -> None:
+        """Press a key that has no text, such as ArrowRight or Tab, as a keyboard does."""
+        code = {"Backspace": 8, "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "a": 65}
+        code |= {"End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
+        code |= {"ArrowDown": 40, "PageUp": 33, "PageDown": 34}
+        pressed = {"key": key, "windowsVirtualKeyCode": code[key], "modifiers": modifiers}
+        text = {"text": "\r"} if key == "Enter" else {}
+        for _ in range(times):
+            self.tell("Input.dispatchKeyEvent", type="keyDown", **pressed, **text)
+            self.tell("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def type_over(self, selector: str, text: str) -> None:
+        """Replace what stands in a field, letter by letter; an empty text empties it."""
+        self.evaluate(f"document.querySelector({selector!r}).focus()")
+        self.evaluate(f"document.querySelector({selector!r}).select()")
+        self.press("Backspace")
+        for letter in text:
+            self.tell("Input.dispatchKeyEvent", type="char", text=letter)
 
     def text_of(self, url: str, *expected: str) -> str:
         """Open a page afresh; return its visible text as soon as all that is expected is in it."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
-from conftest import LIMIT
+from conftest import LIMIT, clean_environment, wait_until
 
 
 def ask(
@@ -55,3 +59,32 @@ def end(members: list[psutil.Process]) -> None:
     for member in alive(members):
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+
+
+@contextlib.contextmanager
+def application(script: Path, work: Path, port: int, **extra: str) -> Iterator[SimpleNamespace]:
+    """Start a script that serves as a terminal does, and wait until it answers."""
+    log = work / "application.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=work,
+            env=clean_environment(work, CDSW_APP_PORT=str(port), TMPDIR=str(work), **extra),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    members = [psutil.Process(process.pid)]
+
+    def answers():
+        assert process.poll() is None, f"it ended: {log.read_text()[-3000:]}"
+        members[:] = family_of(process)
+        return ask(port)[0] is not None
+
+    try:
+        wait_until(answers, "an answer of the application")
+        yield SimpleNamespace(process=process, port=port, members=members, log=log, work=work)
+    finally:
+        end(members)
+        process.wait()

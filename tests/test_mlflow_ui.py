@@ -1,6 +1,7 @@
 """The MLflow UI as CML starts it: over HTTP, in a kernel, in a browser, and after its end."""
 
 import contextlib
+import functools
 import html
 import os
 import re
@@ -9,14 +10,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import mlflow
 import psutil
 import pytest
+import servers
 from browser import Browser
 from conftest import LIMIT, ROOT, STANDINS, Kernel, clean_environment, client_of, wait_until
-from servers import alive, ask, end, family_of, listening
+from servers import alive, ask, family_of, listening
 
 from cmlflow import store
 from cmlflow.processes import free_port
@@ -44,33 +45,7 @@ IN_CML = {
 }
 
 
-@contextlib.contextmanager
-def application(work, port, **extra):
-    """Start the script as a terminal does, and wait until it answers."""
-    log = work / "ui.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(SCRIPT)],
-            cwd=work,
-            env=clean_environment(work, CDSW_APP_PORT=str(port), TMPDIR=str(work), **extra),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    members = [psutil.Process(process.pid)]
-
-    def answers():
-        assert process.poll() is None, f"it ended: {log.read_text()[-3000:]}"
-        members[:] = family_of(process)
-        return ask(port)[0] is not None
-
-    try:
-        wait_until(answers, "an answer of the application")
-        yield SimpleNamespace(process=process, port=port, members=members, log=log, work=work)
-    finally:
-        end(members)
-        process.wait()
+application = functools.partial(servers.application, SCRIPT)
 
 
 def run_to_its_error(work, **extra):

@@ -42,9 +42,9 @@ def page(
         answered: the answers of the complete days, each once: batch_id, run_id, version,
             probability, latency_ms and the label, which is missing where the truth is not known.
         label: the column with the truth.
-        reference: that of the run that serves, for its threshold.
+        reference: that of the same run, for its threshold.
         thresholds: those of PSI are drawn.
-        serves: what answers now.
+        serves: what answers now; None where nothing does, then it is what answered last.
         challenge: the last judged pair, or None.
     """
     days = []
@@ -66,10 +66,10 @@ def page(
         )
     runs = [(one["day"], one["run_id"], one["version"]) for one in days]
     taken = [now for before, now in itertools.pairwise(runs) if now[1] != before[1]]
-    served = None
+    served = {name: days[-1][name] for name in ("run_id", "version")}
     if serves is not None:
         served = {"run_id": serves.run_id, "version": serves.version}
-        served["threshold"] = reference["threshold"]
+    served["threshold"] = reference["threshold"]
     return {
         "schema": SCHEMA,
         "model": model,

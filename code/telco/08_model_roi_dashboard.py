@@ -1,11 +1,11 @@
 """
-08 - What does the model earn? A dashboard for those who know the prices
+Telco 08 - What does the model earn? A dashboard for those who know the prices
 
 You learn  how scores become money, which threshold earns most, and how a page of numbers is served
            as a CML application
 Reads      MLflow experiment "telco-monitoring": the artifact dashboard.json of its newest run
 Writes     nothing
-Needs      07_model_monitoring.py; about 5 seconds
+Needs      telco/07_model_monitoring.py; about 5 seconds
 Run        python code/telco/08_model_roi_dashboard.py [--print-only]; in CML also as the script of
            an application. CDSW_APP_PORT chooses another port than 8090
 """

@@ -2,13 +2,14 @@
 
 import json
 import os
+import threading
 
 import psutil
 import pytest
 from conftest import STANDINS, finish, start_python, wait_until
 from workbench_server import workbench_server
 
-from cmlflow import jobs
+from cmlflow import jobs, workbench
 from cmlflow.errors import BadInput, WorkbenchError
 
 
@@ -27,7 +28,7 @@ def step(tmp_path):
 
 def test_steps_run_in_order_with_their_variables_and_tell_their_last_line(step, tmp_path, capsys):
     steps = [
-        step("first", "print('Done: one')", V="1"),
+        step("first", "print('before')\nprint('Done: one')", V="1"),
         step("second", f"assert os.path.exists({str(tmp_path / 'first')!r})\nprint('no result')"),
     ]
     outcomes = jobs.run_chain(steps)
@@ -91,6 +92,14 @@ SCRIPTS = {
 }
 
 
+def stop_the_first_run(server):
+    """Stop the first run of a job as soon as there is one, as somebody on the page Jobs."""
+    wait_until(lambda: server.state()["job_runs"], "a run")
+    (run,) = server.state()["job_runs"]
+    path = f"/api/v2/projects/{run['project_id']}/jobs/{run['job_id']}/runs/{run['id']}:stop"
+    assert server.ask("POST", path, {})[0] == 200
+
+
 @pytest.fixture(scope="module")
 def workbench_of_the_file(tmp_path_factory):
     area = tmp_path_factory.mktemp("jobs")
@@ -148,6 +157,36 @@ class TestInCml:
         assert variables == {"V": "3"}
         assert after["a"]["parent_id"] == first["b"]
 
+    def test_a_job_of_another_runtime_gets_that_of_this_session(self, server, capsys, monkeypatch):
+        for version in ("2025.01.3-b8", "2025.09.1-b5"):
+            monkeypatch.setenv("ML_RUNTIME_FULL_VERSION", version)
+            jobs.run_chain([jobs.Step("a", "ok.py")])
+            (job,) = server.state()["jobs"]
+            assert job["runtime_identifier"].endswith(version)
+        assert "Job 'a': changed runtime_identifier\n" in capsys.readouterr().out
+
+    def test_a_child_that_failed_is_not_taken_for_what_it_was_before(self, server):
+        first, child = jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")
+        assert [one.state for one in jobs.run_chain([first, child])] == [jobs.SUCCEEDED] * 2
+        outcomes = jobs.run_chain([first, jobs.Step("b", "fails.py")])
+        assert [one.state for one in outcomes] == [jobs.SUCCEEDED, jobs.FAILED]
+
+    def test_each_state_in_which_a_run_ends_is_known(self):
+        surface = json.loads((STANDINS / "workbench" / "surface.json").read_text())
+        states = {
+            workbench.status(one) for one in surface["models"]["EngineStatus"]["enum"].values()
+        }
+        assert states - set(jobs.ENDED) == {
+            "scheduling", "starting", "running", "stopping", "unknown",
+        }  # fmt: skip
+
+    def test_a_step_that_is_stopped_ends_the_chain(self, server):
+        stopped = threading.Thread(target=stop_the_first_run, args=(server,))
+        stopped.start()
+        outcomes = jobs.run_chain([jobs.Step("a", "waits.py"), jobs.Step("b", "ok.py")])
+        stopped.join()
+        assert [one.state for one in outcomes] == ["stopped", jobs.NOT_RUN]
+
     def test_a_script_that_is_not_in_the_project_is_refused_and_nothing_runs(self, server):
         with pytest.raises(WorkbenchError, match="refused create_job"):
             jobs.run_chain([jobs.Step("a", "no_such_file.py")])
@@ -160,14 +199,16 @@ class TestInCml:
         assert outcomes[0].state in ("still scheduling", "timedout")
         assert outcomes[1].state == jobs.NOT_RUN
 
-    def test_a_chain_that_runs_is_not_started_again(self, server):
-        step = jobs.Step("a", "waits.py")
+    @pytest.mark.parametrize("busy", ["a", "b"])
+    def test_a_chain_of_which_a_job_runs_is_not_started_again(self, server, busy):
+        steps = [jobs.Step(name, "waits.py" if name == busy else "ok.py") for name in "ab"]
+        step = next(one for one in steps if one.name == busy)
         api = jobs.workbench.client()
         project, image = os.environ["CDSW_PROJECT_ID"], jobs.workbench.runtime(api).image_identifier
         job = jobs._job(api, project, step, image, None)
         jobs.workbench.call(api.create_job_run, {}, project, job.id)
-        with pytest.raises(WorkbenchError, match="The job 'a' is running already"):
-            jobs.run_chain([step])
+        with pytest.raises(WorkbenchError, match=f"The job '{busy}' is running already"):
+            jobs.run_chain(steps)
         assert len(server.state()["job_runs"]) == 1
 
     @pytest.mark.parametrize(

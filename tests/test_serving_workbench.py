@@ -1,5 +1,8 @@
 """Endpoints in CML, by API v2: what the workbench holds afterwards, and what it does to us."""
 
+import contextlib
+import http.server
+import json
 import threading
 from types import SimpleNamespace
 
@@ -147,6 +150,15 @@ class TestAsItShouldBe:
         assert serving.roll_back(ENDPOINT, check(2)).version == 2
         one_of_each(server, 2)
 
+    @pytest.mark.parametrize("switch", ["", "newest-first", "any-order"])
+    def test_rolling_back_leads_to_the_version_before_and_not_to_the_oldest(self, server, switch):
+        server.switch(*switch.split())
+        for number in (1, 2, 3):
+            deploy(server, number)
+        assert serving.deployed(ENDPOINT).before == 2
+        assert serving.roll_back(ENDPOINT, check(2)).version == 2
+        assert answered() == {2.0}
+
     def test_stop_ends_what_serves(self, server):
         deploy(server, 1)
         assert serving.stop(ENDPOINT)
@@ -220,7 +232,7 @@ FAILURES = {
     "deployment-fails": "Deployment of version 2 as tests-check-2 ended as 'failed'.",
     "deployment-stalls": "Deployment of version 2 as tests-check-2 is still 'deploying'",
     "never-answers": "Version 2 was tried as 'tests-check-2'",
-    "wrong-predictions": "Row 1 of the check: 3.0 instead of 2.0.",
+    "wrong-predictions": "was tried as 'tests-check-2': Row 1 of the check: 3.0 instead of 2.0.",
     "no-python-runtime": "This workbench offers no runtime with Python 3.",
     "server-error=create_model_build": "The workbench refused create_model_build with 500",
     "forbidden": "with 403",
@@ -250,19 +262,74 @@ def test_a_version_that_does_not_get_there_leaves_the_old_one_serving(server, mo
 def test_a_version_that_turns_wrong_under_the_name_gives_it_back(server, monkeypatch):
     """The rehearsal was right, and then it is not."""
     deploy(server, 1)
-    rehearse = on_workbench._Place.rehearse
-
-    def then_wrong(self, *arguments):
-        rehearse(self, *arguments)
-        server.switch("wrong-predictions")
-
-    monkeypatch.setattr(on_workbench._Place, "rehearse", then_wrong)
+    after_the_rehearsal(monkeypatch, lambda: server.switch("wrong-predictions"))
     with pytest.raises(ServingError) as caught:
         deploy(server, 2)
     assert f"version 1 of '{NAME}' (run {server.runs.ids[0]}) serves again" in caught.value.expected
     server.switch()
     assert answered() == {1.0}
     assert statuses(server) == {1: "deployed"}
+
+
+def after_the_rehearsal(monkeypatch, act):
+    """Do something as soon as a rehearsal was right."""
+    rehearse = on_workbench._Place.rehearse
+
+    def then(self, *arguments):
+        rehearse(self, *arguments)
+        act()
+
+    monkeypatch.setattr(on_workbench._Place, "rehearse", then)
+
+
+def test_a_version_that_fails_under_the_name_was_never_served(server, monkeypatch):
+    deploy(server, 1)
+    deploy(server, 2)
+    after_the_rehearsal(monkeypatch, lambda: server.switch("deployment-fails"))
+    with pytest.raises(WorkbenchError, match="Deployment of version 3 as tests ended as 'failed'"):
+        deploy(server, 3)
+    server.switch()
+    assert answered() == {2.0}
+    assert serving.deployed(ENDPOINT).before == 1
+    assert serving.roll_back(ENDPOINT, check(1)).version == 1
+
+
+def test_what_somebody_else_deploys_meanwhile_is_told_and_stays(server, monkeypatch):
+    deploy(server, 1)
+    serve = on_workbench._Place.serve
+
+    def then_another(self, registered):
+        serve(self, registered)
+        if self.model.name == ENDPOINT:
+            monkeypatch.setattr(on_workbench._Place, "serve", serve)
+            deploy(server, 3)
+
+    monkeypatch.setattr(on_workbench._Place, "serve", then_another)
+    with pytest.raises(ServingError, match="somebody else deployed or stopped it while"):
+        deploy(server, 2)
+    assert statuses(server) == {3: "deployed"}
+
+
+@pytest.mark.parametrize("switch", ["build-fails", "deployment-fails"])
+def test_what_failed_at_first_is_made_anew(server, switch):
+    server.switch(switch)
+    with pytest.raises(WorkbenchError, match="ended as"):
+        deploy(server, 1)
+    server.switch()
+    assert deploy(server, 1).version == 1
+    assert answered() == {1.0}
+
+
+def test_a_deployment_whose_first_answer_is_wrong_is_asked_again(server):
+    class Patient(Check):
+        def problem(self, answer):
+            told = super().problem(answer)
+            server.switch()
+            return told
+
+    server.switch("wrong-predictions")
+    right = check(1)
+    assert serving.deploy(ENDPOINT, version(server, 1), Patient(right.rows, right.expected))
 
 
 @pytest.mark.parametrize(
@@ -373,6 +440,36 @@ def test_after_a_kill_at_any_stage_the_next_goes_on_from_what_is_there(server, o
     assert answered() == {float(number)}
 
 
+@contextlib.contextmanager
+def other_service(monkeypatch, redirects_to=""):
+    """A model service that answers with the request, or sends its client elsewhere."""
+    requests = []
+
+    class Repeats(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            requests.append((str(self.headers), body))
+            self.send_response(307 if redirects_to else 400)
+            if redirects_to:
+                self.send_header("Location", redirects_to)
+            said = json.dumps({"error": f"no {body} for {self.headers['Authorization']}"}).encode()
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Repeats) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        port = listening.server_port
+        monkeypatch.setenv("CMLFLOW_MODEL_SERVICE", f"http://127.0.0.1:{port}")
+        try:
+            yield requests
+        finally:
+            listening.shutdown()
+
+
 class TestKeys:
     def test_they_are_in_no_output_and_no_file(self, server):
         environment = in_cml(server.runs.area) | server.environment() | POLL
@@ -403,6 +500,33 @@ class TestKeys:
         with pytest.raises(WorkbenchError, match="CDSW_APIV2_KEY is not set") as caught:
             deploy(server, 1)
         assert "User Settings > API Keys" in caught.value.cure
+
+    @pytest.mark.parametrize("odd", ["\n", "\r", "\u2026"])
+    def test_one_that_cannot_be_sent_is_not_shown(self, server, monkeypatch, odd):
+        monkeypatch.setenv("CDSW_APIV2_KEY", f"secret.of{odd}this.user")
+        with pytest.raises(WorkbenchError, match="CDSW_APIV2_KEY holds a line break") as caught:
+            deploy(server, 1)
+        assert "secret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+    def test_a_service_that_repeats_the_request_shows_none(self, server, monkeypatch):
+        deploy(server, 1)
+        (model,) = server.state()["models"]
+        with other_service(monkeypatch) as requests:
+            answer = serving.send(ENDPOINT, {"a": 1})
+        ((headers, body),) = requests
+        assert model["access_key"] in body and server.key in headers
+        assert answer.status == 400
+        assert "accessKey" in answer.message
+        assert not [key for key in (model["access_key"], server.key) if key in str(answer)]
+
+    def test_they_are_not_sent_where_the_service_redirects_to(self, server, monkeypatch):
+        deploy(server, 1)
+        with other_service(monkeypatch) as elsewhere:
+            address = on_workbench.address()
+            with other_service(monkeypatch, redirects_to=address) as asked:
+                assert serving.send(ENDPOINT, {}).status == 307
+        assert (len(asked), elsewhere) == (1, [])
 
     def test_a_refusal_that_this_client_cannot_read_says_so(self, server, monkeypatch):
         """cmlapi 25.04.17 with urllib3 2.6."""

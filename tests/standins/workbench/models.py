@@ -80,11 +80,16 @@ def add_model(state: State, project_id: str, wanted: dict, row_id: str = "") -> 
 
 
 def list_models(call: Call) -> dict:
-    return call.page(models_of(call, _project_id=call.project["id"]))
+    return call.page(map(without_key, models_of(call, _project_id=call.project["id"])))
 
 
 def list_all_models(call: Call) -> dict:
-    return call.page(models_of(call))
+    return call.page(map(without_key, models_of(call)))
+
+
+def without_key(row: dict) -> dict:
+    """Return a model as lists show it: the access key comes with one model only."""
+    return row | {"access_key": ""}
 
 
 def create_model(call: Call) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 
 import psutil
@@ -165,11 +166,15 @@ class TestInCml:
             assert job["runtime_identifier"].endswith(version)
         assert "Job 'a': changed runtime_identifier\n" in capsys.readouterr().out
 
-    def test_a_child_that_failed_is_not_taken_for_what_it_was_before(self, server):
-        first, child = jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")
-        assert [one.state for one in jobs.run_chain([first, child])] == [jobs.SUCCEEDED] * 2
-        outcomes = jobs.run_chain([first, jobs.Step("b", "fails.py")])
-        assert [one.state for one in outcomes] == [jobs.SUCCEEDED, jobs.FAILED]
+    def test_an_old_run_is_not_taken_for_the_new_one(self, server, monkeypatch):
+        """Somebody paused the child, so it does not start."""
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")]
+        assert [one.state for one in jobs.run_chain(steps)] == [jobs.SUCCEEDED] * 2
+        (child,) = (job for job in server.state()["jobs"] if job["name"] == "b")
+        path = f"/api/v2/projects/{os.environ['CDSW_PROJECT_ID']}/jobs/{child['id']}"
+        assert server.ask("PATCH", path, {"paused": True})[0] == 200
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", 5)
+        assert [one.state for one in jobs.run_chain(steps)] == [jobs.SUCCEEDED, "still waiting"]
 
     def test_each_state_in_which_a_run_ends_is_known(self):
         surface = json.loads((STANDINS / "workbench" / "surface.json").read_text())
@@ -192,12 +197,31 @@ class TestInCml:
             jobs.run_chain([jobs.Step("a", "no_such_file.py")])
         assert server.state()["job_runs"] == []
 
-    def test_without_quota_it_gives_up_after_its_limit_and_says_so(self, server, monkeypatch):
-        monkeypatch.setattr(jobs, "STEP_LIMIT_S", 1)
+    @pytest.mark.parametrize(
+        ("limit_of_the_job", "limit_here", "state", "told"),
+        [(3600, 1, "still scheduling", "is the quota used up?"), (1, 60, "timedout", "Jobs > a")],
+    )
+    def test_without_quota_it_ends_after_its_limit_and_says_so(
+        self, server, monkeypatch, limit_of_the_job, limit_here, state, told
+    ):
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")]
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", limit_of_the_job)
+        api = workbench.client()
+        image = workbench.runtime(api).image_identifier
+        jobs._job(api, os.environ["CDSW_PROJECT_ID"], steps[0], image, None)
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", limit_here)
         server.switch("no-quota")
-        outcomes = jobs.run_chain([jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")])
-        assert outcomes[0].state in ("still scheduling", "timedout")
-        assert outcomes[1].state == jobs.NOT_RUN
+        outcomes = jobs.run_chain(steps)
+        server.switch()
+        assert [one.state for one in outcomes] == [state, jobs.NOT_RUN]
+        assert told in outcomes[0].told
+
+    def test_a_job_has_the_resources_and_the_time_of_a_step(self, server):
+        jobs.run_chain([jobs.Step("a", "ok.py")])
+        (job,) = server.state()["jobs"]
+        assert (job["cpu"], job["memory"]) == (jobs.CPU, jobs.MEMORY_GB)
+        assert (int(job["timeout"]), job["kill_on_timeout"]) == (jobs.STEP_LIMIT_S, True)
+        assert f"python3.{sys.version_info[1]}-standard" in job["runtime_identifier"]
 
     @pytest.mark.parametrize("busy", ["a", "b"])
     def test_a_chain_of_which_a_job_runs_is_not_started_again(self, server, busy):

@@ -224,13 +224,14 @@ class TestInCml:
         assert f"python3.{sys.version_info[1]}-standard" in job["runtime_identifier"]
 
     @pytest.mark.parametrize("busy", ["a", "b"])
-    def test_a_chain_of_which_a_job_runs_is_not_started_again(self, server, busy):
+    def test_a_chain_of_which_a_job_runs_is_not_started_again(self, server, monkeypatch, busy):
         steps = [jobs.Step(name, "waits.py" if name == busy else "ok.py") for name in "ab"]
         step = next(one for one in steps if one.name == busy)
         api = jobs.workbench.client()
         project, image = os.environ["CDSW_PROJECT_ID"], jobs.workbench.runtime(api).image_identifier
         job = jobs._job(api, project, step, image, None)
         jobs.workbench.call(api.create_job_run, {}, project, job.id)
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", 10)
         with pytest.raises(WorkbenchError, match=f"The job '{busy}' is running already"):
             jobs.run_chain(steps)
         assert len(server.state()["job_runs"]) == 1

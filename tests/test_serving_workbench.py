@@ -3,7 +3,11 @@
 import contextlib
 import http.server
 import json
+import ssl
+import sys
 import threading
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from types import SimpleNamespace
 
 import mlflow
@@ -115,8 +119,10 @@ class TestAsItShouldBe:
         (registered,) = {one["model_id"] for one in state["versions"]}
         assert model["registered_model_id"] == registered
         assert (model["project"] or {}).get("public_identifier", project["id"]) == project["id"]
-        assert "python3.11" in build["runtime_identifier"] or build["runtime_identifier"]
+        assert f"python3.{sys.version_info[1]}-standard" in build["runtime_identifier"]
         assert statuses(server) == {1: "deployed"}
+        (running,) = state["deployments"]
+        assert (running["cpu"], running["memory"], running["replicas"]) == (1.0, 2.0, 1)
         assert (deployment.version, deployment.run_id) == (1, server.runs.ids[0])
         assert deployment.address == f"{server.address}/model"
         assert answered() == {1.0}
@@ -185,11 +191,17 @@ class TestAsItShouldBe:
         deploy(server, 2)
         assert answered() == {2.0}
 
-    def test_another_project_can_be_named(self, server, monkeypatch):
+    def test_another_project_can_be_named(self, server, monkeypatch, capsys):
         monkeypatch.setenv("CMLFLOW_PROJECT", "my production")
         deploy(server, 1)
+        assert capsys.readouterr().out.startswith("Project 'my production' created\n")
         names = {one["name"] for one in server.state()["projects"]}
         assert names == {"my production", "tutorial"}
+        monkeypatch.delenv("CMLFLOW_PROJECT")
+        deploy(server, 2)
+        assert answered() == {2.0}
+        monkeypatch.setenv("CMLFLOW_PROJECT", "my production")
+        assert answered() == {1.0}
 
 
 KNOWN_BOTH_WAYS = [
@@ -228,6 +240,7 @@ def test_a_creation_that_failed_but_happened_is_found(server, switch, operation)
 
 FAILURES = {
     "build-fails": "Build of version 2 for tests-check-2 ended as 'build failed'.",
+    "build-fails=timedout": "Build of version 2 for tests-check-2 ended as 'timedout'.",
     "build-stalls": "Build of version 2 for tests-check-2 is still 'building'",
     "deployment-fails": "Deployment of version 2 as tests-check-2 ended as 'failed'.",
     "deployment-stalls": "Deployment of version 2 as tests-check-2 is still 'deploying'",
@@ -441,7 +454,7 @@ def test_after_a_kill_at_any_stage_the_next_goes_on_from_what_is_there(server, o
 
 
 @contextlib.contextmanager
-def other_service(monkeypatch, redirects_to=""):
+def other_service(monkeypatch, redirects_to="", certificate=None):
     """A model service that answers with the request, or sends its client elsewhere."""
     requests = []
 
@@ -461,13 +474,40 @@ def other_service(monkeypatch, redirects_to=""):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Repeats) as listening:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            listening.socket = context.wrap_socket(listening.socket, server_side=True)
         threading.Thread(target=listening.serve_forever, daemon=True).start()
-        port = listening.server_port
-        monkeypatch.setenv("CMLFLOW_MODEL_SERVICE", f"http://127.0.0.1:{port}")
+        service = f"http{'s' if certificate else ''}://127.0.0.1:{listening.server_port}"
+        monkeypatch.setenv("CMLFLOW_MODEL_SERVICE", service)
         try:
             yield requests
         finally:
             listening.shutdown()
+
+
+def certificate_of_nobody(folder):
+    """A file with a key and a certificate that no authority has signed."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    file = folder / "nobody.pem"
+    file.write_bytes(key.private_bytes(pem, *form) + signed.public_bytes(pem))
+    return file
 
 
 class TestKeys:
@@ -527,6 +567,18 @@ class TestKeys:
             with other_service(monkeypatch, redirects_to=address) as asked:
                 assert serving.send(ENDPOINT, {}).status == 307
         assert (len(asked), elsewhere) == (1, [])
+
+    def test_they_are_not_sent_to_a_server_that_cannot_be_trusted(
+        self, server, monkeypatch, tmp_path
+    ):
+        deploy(server, 1)
+        file = certificate_of_nobody(tmp_path)
+        with (
+            other_service(monkeypatch, certificate=file) as requests,
+            pytest.raises(ServingError, match="did not answer: SSLError"),
+        ):
+            serving.send(ENDPOINT, {})
+        assert requests == []
 
     def test_a_refusal_that_this_client_cannot_read_says_so(self, server, monkeypatch):
         """cmlapi 25.04.17 with urllib3 2.6."""

@@ -193,7 +193,9 @@ def judge(
     numbers |= {f"champion_{metric}": float(score(champion_losses))}
     numbers |= _named("over_champion", over_champion)
     if over_champion.low <= thresholds.min_gain_over_champion:
-        what = f"{over_champion} better than the champion: no more than chance, so it stays"
+        why = "no more than chance" if over_champion.low <= 0 else "less than asked for"
+        why = "so it is worse" if over_champion.high < 0 else why
+        what = f"{over_champion} better than the champion: {why}, and the champion stays"
         return Verdict(KEEP, what, numbers)
     return Verdict(PROMOTE, f"{over_champion} better than the champion", numbers)
 

@@ -48,8 +48,15 @@ def client() -> CMLServiceApi:
             "a session, a job or an application of CML, which bring it",
             "Elsewhere it comes from the workbench:  pip install https://<domain>/api/v2/python.tar.gz",
         ) from error
-    if not os.environ.get("CDSW_APIV2_KEY", "").strip():
+    key = os.environ.get("CDSW_APIV2_KEY", "")
+    if not key.strip():
         raise WorkbenchError("CDSW_APIV2_KEY is not set.", "an API key of this user", _KEY_PAGE)
+    if not (key.isascii() and key.isprintable()):  # the refusal of such a header would show it
+        raise WorkbenchError(
+            "CDSW_APIV2_KEY holds a line break or another character that no key has.",
+            "an API key of this user, in one line",
+            _KEY_PAGE,
+        )
     try:
         return cmlapi.default_client()
     except ValueError as error:

@@ -3,8 +3,8 @@
 
 You learn  to replace what an endpoint serves, to prove which version answers, and to roll back
 Reads      registered model "Auto-Deployed Model", data/wine-quality.csv
-Writes     one more version of the model, if there is none after the champion: the challenger; the
-           endpoint "wine-quality", which at the end serves what it served before
+Writes     one more version of the model, the challenger, if there is none after the one that
+           serves; the endpoint "wine-quality", which at the end serves what it served before
 Needs      20_Deploy_Model.py; about 15 seconds, in CML 20 to 40 minutes
 Run        python code/21_Redeploy_and_Roll_Back.py [--endpoint wine-quality]
 """
@@ -14,6 +14,8 @@ Run        python code/21_Redeploy_and_Roll_Back.py [--endpoint wine-quality]
 # What serves now?
 # ----------------
 # We ask the endpoint itself.
+import shlex
+
 import mlflow
 
 from cmlflow import errors, options, registry, serving, store, workarea
@@ -32,7 +34,7 @@ if first is None or first.model != REGISTERED_MODEL:
     raise errors.MissingStep(
         f"No endpoint {args.endpoint!r} serves {REGISTERED_MODEL!r}.",
         "one that serves the champion",
-        "python code/20_Deploy_Model.py",
+        f"python code/20_Deploy_Model.py --endpoint {shlex.quote(args.endpoint)}",
     )
 print(f"{args.endpoint} serves {first}")
 
@@ -104,6 +106,8 @@ checks = {
 }
 apart = np.abs(checks[first.version].expected - checks[second.number].expected)
 print(f"The two versions differ by {apart.min():.6f} to {apart.max():.6f} grades on these wines")
+if apart.max() <= checks[second.number].tolerance:
+    print("They predict the same, so the answers cannot tell which of them serves")
 
 
 def prove(deployment):

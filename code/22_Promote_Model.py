@@ -41,7 +41,7 @@ if args.version is not None:
         raise errors.BadInput(
             f"Version {args.version} of {REGISTERED_MODEL!r} "
             f"{'is the champion' if newer else 'is not there'}.",
-            f"another one of {[one.number for one in found]}",
+            f"one of {[one.number for one in found if one != champion]}",
             "To judge the newest, leave out:  --version",
         )
 challenger = newer[0] if newer else None
@@ -120,7 +120,10 @@ if is_new:
     text = f"{verdict.decision}: {verdict.reason} (run {run.info.run_id})"
     with store.may_refuse("a description of the version", instead="the tags of its run"):
         client.update_model_version(REGISTERED_MODEL, str(challenger.number), text)
-print("The verdict is written down" if is_new else "Nothing new to write down")
+if args.mode == "dry-run":
+    print("A dry-run writes nothing down")
+else:
+    print("The verdict is written down" if is_new else "Nothing new to write down")
 
 # %%
 #

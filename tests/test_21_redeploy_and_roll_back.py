@@ -67,9 +67,18 @@ def test_the_new_version_is_the_challenger_and_the_champion_stays(passes, module
     assert float(newest.data.params["alpha"]) == pytest.approx(0.06)
 
 
+def test_two_versions_that_predict_the_same_are_said_to(passes, warm, work):
+    warm.succeed(REGISTER, work)
+    warm.succeed(DEPLOY, work)
+    warm.succeed(REGISTER, work, "--alias", "challenger")
+    told = "They predict the same, so the answers cannot tell which of them serves\n"
+    assert told in warm.succeed(SCRIPT, work)
+    assert all(told not in printed for printed in passes)
+
+
 def test_without_an_endpoint_it_names_the_lesson_to_run_first(warm, work):
     warm.succeed(REGISTER, work)
     done = warm.run_script(SCRIPT, work)
     assert f"No endpoint '{ENDPOINT}' serves '{NAME}'.\n" in done.stderr
-    assert f"Run this first:  python code/{DEPLOY}" in done.stderr
+    assert f"Run this first:  python code/{DEPLOY} --endpoint {ENDPOINT}\n" in done.stderr
     assert len(client_of(work).search_model_versions()) == 1

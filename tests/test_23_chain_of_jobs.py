@@ -32,13 +32,15 @@ def test_the_better_model_is_trained_promoted_and_served(passes, module_work):
 
 
 def test_a_second_chain_trains_but_keeps_champion_and_endpoint(passes, module_work):
-    assert re.search(r"^tutorial-promote: keep, .* so it stays$", passes[1], re.MULTILINE)
+    assert re.search(
+        r"^tutorial-promote: keep, .* and the champion stays$", passes[1], re.MULTILINE
+    )
     assert f"tutorial-redeploy: wine-quality serves version 2 of '{NAME}'" in passes[1]
     assert len(client_of(module_work).search_model_versions()) == 3
 
 
 def test_a_step_that_fails_stops_the_chain_with_its_reason(work, warm):
-    """05 refuses a negative penalty: nothing is promoted, and nothing is deployed."""
+    """A file is in the place of the artifacts, so the first script cannot log its figure."""
     (work / "mlartifacts").write_text("in the place of the folder")
     done = warm.run_script(SCRIPT, work)
     assert done.returncode == 1
@@ -48,7 +50,7 @@ def test_a_step_that_fails_stops_the_chain_with_its_reason(work, warm):
 
 
 def test_a_failure_in_the_chain_leaves_the_rest_unrun(work, warm):
-    """The thresholds are kept; the store refuses every new version, so there is none to judge."""
+    """The registry refuses every new version, so there is none to judge."""
     import sqlite3
 
     with sqlite3.connect(work / "mlflow.db") as database:

@@ -78,7 +78,7 @@ class TestJudge:
         verdict = gate.judge(same, losses(4.0, seed=1), same.copy(), THRESHOLDS)
         assert verdict.decision == gate.KEEP
         assert verdict.numbers["gain_over_champion"] == 0
-        assert "so it stays" in verdict.reason
+        assert verdict.reason.endswith(": no more than chance, and the champion stays")
 
     def test_a_lucky_one_keeps_the_champion(self):
         """Better on these rows, but not beyond chance."""
@@ -92,6 +92,14 @@ class TestJudge:
     def test_one_that_is_worse_keeps_the_champion(self):
         verdict = gate.judge(losses(2.0), losses(4.0, seed=1), losses(1.0, seed=2), THRESHOLDS)
         assert verdict.decision == gate.KEEP
+        assert verdict.numbers["gain_over_champion_high"] < 0
+        assert verdict.reason.endswith(": so it is worse, and the champion stays")
+
+    def test_one_that_is_better_but_not_by_enough_keeps_the_champion(self):
+        much = replace(THRESHOLDS, min_gain_over_champion=10.0)
+        verdict = gate.judge(losses(1.0), losses(4.0, seed=1), losses(2.0, seed=2), much)
+        assert verdict.decision == gate.KEEP
+        assert verdict.reason.endswith(": less than asked for, and the champion stays")
 
     def test_one_that_beats_a_bad_champion_but_not_the_baseline_is_not_promoted(self):
         verdict = gate.judge(losses(2.0), losses(1.0, seed=1), losses(9.0, seed=2), THRESHOLDS)

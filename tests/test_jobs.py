@@ -2,13 +2,15 @@
 
 import json
 import os
+import sys
+import threading
 
 import psutil
 import pytest
 from conftest import STANDINS, finish, start_python, wait_until
 from workbench_server import workbench_server
 
-from cmlflow import jobs
+from cmlflow import jobs, workbench
 from cmlflow.errors import BadInput, WorkbenchError
 
 
@@ -27,7 +29,7 @@ def step(tmp_path):
 
 def test_steps_run_in_order_with_their_variables_and_tell_their_last_line(step, tmp_path, capsys):
     steps = [
-        step("first", "print('Done: one')", V="1"),
+        step("first", "print('before')\nprint('Done: one')", V="1"),
         step("second", f"assert os.path.exists({str(tmp_path / 'first')!r})\nprint('no result')"),
     ]
     outcomes = jobs.run_chain(steps)
@@ -91,6 +93,14 @@ SCRIPTS = {
 }
 
 
+def stop_the_first_run(server):
+    """Stop the first run of a job as soon as there is one, as somebody on the page Jobs."""
+    wait_until(lambda: server.state()["job_runs"], "a run")
+    (run,) = server.state()["job_runs"]
+    path = f"/api/v2/projects/{run['project_id']}/jobs/{run['job_id']}/runs/{run['id']}:stop"
+    assert server.ask("POST", path, {})[0] == 200
+
+
 @pytest.fixture(scope="module")
 def workbench_of_the_file(tmp_path_factory):
     area = tmp_path_factory.mktemp("jobs")
@@ -148,26 +158,82 @@ class TestInCml:
         assert variables == {"V": "3"}
         assert after["a"]["parent_id"] == first["b"]
 
+    def test_a_job_of_another_runtime_gets_that_of_this_session(self, server, capsys, monkeypatch):
+        for version in ("2025.01.3-b8", "2025.09.1-b5"):
+            monkeypatch.setenv("ML_RUNTIME_FULL_VERSION", version)
+            jobs.run_chain([jobs.Step("a", "ok.py")])
+            (job,) = server.state()["jobs"]
+            assert job["runtime_identifier"].endswith(version)
+        assert "Job 'a': changed runtime_identifier\n" in capsys.readouterr().out
+
+    def test_an_old_run_is_not_taken_for_the_new_one(self, server, monkeypatch):
+        """Somebody paused the child, so it does not start."""
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")]
+        assert [one.state for one in jobs.run_chain(steps)] == [jobs.SUCCEEDED] * 2
+        (child,) = (job for job in server.state()["jobs"] if job["name"] == "b")
+        path = f"/api/v2/projects/{os.environ['CDSW_PROJECT_ID']}/jobs/{child['id']}"
+        assert server.ask("PATCH", path, {"paused": True})[0] == 200
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", 5)
+        assert [one.state for one in jobs.run_chain(steps)] == [jobs.SUCCEEDED, "still waiting"]
+
+    def test_each_state_in_which_a_run_ends_is_known(self):
+        surface = json.loads((STANDINS / "workbench" / "surface.json").read_text())
+        states = {
+            workbench.status(one) for one in surface["models"]["EngineStatus"]["enum"].values()
+        }
+        assert states - set(jobs.ENDED) == {
+            "scheduling", "starting", "running", "stopping", "unknown",
+        }  # fmt: skip
+
+    def test_a_step_that_is_stopped_ends_the_chain(self, server):
+        stopped = threading.Thread(target=stop_the_first_run, args=(server,))
+        stopped.start()
+        outcomes = jobs.run_chain([jobs.Step("a", "waits.py"), jobs.Step("b", "ok.py")])
+        stopped.join()
+        assert [one.state for one in outcomes] == ["stopped", jobs.NOT_RUN]
+
     def test_a_script_that_is_not_in_the_project_is_refused_and_nothing_runs(self, server):
         with pytest.raises(WorkbenchError, match="refused create_job"):
             jobs.run_chain([jobs.Step("a", "no_such_file.py")])
         assert server.state()["job_runs"] == []
 
-    def test_without_quota_it_gives_up_after_its_limit_and_says_so(self, server, monkeypatch):
-        monkeypatch.setattr(jobs, "STEP_LIMIT_S", 1)
+    @pytest.mark.parametrize(
+        ("limit_of_the_job", "limit_here", "state", "told"),
+        [(3600, 1, "still scheduling", "is the quota used up?"), (1, 60, "timedout", "Jobs > a")],
+    )
+    def test_without_quota_it_ends_after_its_limit_and_says_so(
+        self, server, monkeypatch, limit_of_the_job, limit_here, state, told
+    ):
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")]
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", limit_of_the_job)
+        api = workbench.client()
+        image = workbench.runtime(api).image_identifier
+        jobs._job(api, os.environ["CDSW_PROJECT_ID"], steps[0], image, None)
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", limit_here)
         server.switch("no-quota")
-        outcomes = jobs.run_chain([jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py")])
-        assert outcomes[0].state in ("still scheduling", "timedout")
-        assert outcomes[1].state == jobs.NOT_RUN
+        outcomes = jobs.run_chain(steps)
+        server.switch()
+        assert [one.state for one in outcomes] == [state, jobs.NOT_RUN]
+        assert told in outcomes[0].told
 
-    def test_a_chain_that_runs_is_not_started_again(self, server):
-        step = jobs.Step("a", "waits.py")
+    def test_a_job_has_the_resources_and_the_time_of_a_step(self, server):
+        jobs.run_chain([jobs.Step("a", "ok.py")])
+        (job,) = server.state()["jobs"]
+        assert (job["cpu"], job["memory"]) == (jobs.CPU, jobs.MEMORY_GB)
+        assert (int(job["timeout"]), job["kill_on_timeout"]) == (jobs.STEP_LIMIT_S, True)
+        assert f"python3.{sys.version_info[1]}-standard" in job["runtime_identifier"]
+
+    @pytest.mark.parametrize("busy", ["a", "b"])
+    def test_a_chain_of_which_a_job_runs_is_not_started_again(self, server, monkeypatch, busy):
+        steps = [jobs.Step(name, "waits.py" if name == busy else "ok.py") for name in "ab"]
+        step = next(one for one in steps if one.name == busy)
         api = jobs.workbench.client()
         project, image = os.environ["CDSW_PROJECT_ID"], jobs.workbench.runtime(api).image_identifier
         job = jobs._job(api, project, step, image, None)
         jobs.workbench.call(api.create_job_run, {}, project, job.id)
-        with pytest.raises(WorkbenchError, match="The job 'a' is running already"):
-            jobs.run_chain([step])
+        monkeypatch.setattr(jobs, "STEP_LIMIT_S", 10)
+        with pytest.raises(WorkbenchError, match=f"The job '{busy}' is running already"):
+            jobs.run_chain(steps)
         assert len(server.state()["job_runs"]) == 1
 
     @pytest.mark.parametrize(

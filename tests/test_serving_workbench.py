@@ -1,6 +1,13 @@
 """Endpoints in CML, by API v2: what the workbench holds afterwards, and what it does to us."""
 
+import contextlib
+import http.server
+import json
+import ssl
+import sys
 import threading
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from types import SimpleNamespace
 
 import mlflow
@@ -112,8 +119,10 @@ class TestAsItShouldBe:
         (registered,) = {one["model_id"] for one in state["versions"]}
         assert model["registered_model_id"] == registered
         assert (model["project"] or {}).get("public_identifier", project["id"]) == project["id"]
-        assert "python3.11" in build["runtime_identifier"] or build["runtime_identifier"]
+        assert f"python3.{sys.version_info[1]}-standard" in build["runtime_identifier"]
         assert statuses(server) == {1: "deployed"}
+        (running,) = state["deployments"]
+        assert (running["cpu"], running["memory"], running["replicas"]) == (1.0, 2.0, 1)
         assert (deployment.version, deployment.run_id) == (1, server.runs.ids[0])
         assert deployment.address == f"{server.address}/model"
         assert answered() == {1.0}
@@ -147,6 +156,15 @@ class TestAsItShouldBe:
         assert serving.roll_back(ENDPOINT, check(2)).version == 2
         one_of_each(server, 2)
 
+    @pytest.mark.parametrize("switch", ["", "newest-first", "any-order"])
+    def test_rolling_back_leads_to_the_version_before_and_not_to_the_oldest(self, server, switch):
+        server.switch(*switch.split())
+        for number in (1, 2, 3):
+            deploy(server, number)
+        assert serving.deployed(ENDPOINT).before == 2
+        assert serving.roll_back(ENDPOINT, check(2)).version == 2
+        assert answered() == {2.0}
+
     def test_stop_ends_what_serves(self, server):
         deploy(server, 1)
         assert serving.stop(ENDPOINT)
@@ -173,11 +191,17 @@ class TestAsItShouldBe:
         deploy(server, 2)
         assert answered() == {2.0}
 
-    def test_another_project_can_be_named(self, server, monkeypatch):
+    def test_another_project_can_be_named(self, server, monkeypatch, capsys):
         monkeypatch.setenv("CMLFLOW_PROJECT", "my production")
         deploy(server, 1)
+        assert capsys.readouterr().out.startswith("Project 'my production' created\n")
         names = {one["name"] for one in server.state()["projects"]}
         assert names == {"my production", "tutorial"}
+        monkeypatch.delenv("CMLFLOW_PROJECT")
+        deploy(server, 2)
+        assert answered() == {2.0}
+        monkeypatch.setenv("CMLFLOW_PROJECT", "my production")
+        assert answered() == {1.0}
 
 
 KNOWN_BOTH_WAYS = [
@@ -216,11 +240,12 @@ def test_a_creation_that_failed_but_happened_is_found(server, switch, operation)
 
 FAILURES = {
     "build-fails": "Build of version 2 for tests-check-2 ended as 'build failed'.",
+    "build-fails=timedout": "Build of version 2 for tests-check-2 ended as 'timedout'.",
     "build-stalls": "Build of version 2 for tests-check-2 is still 'building'",
     "deployment-fails": "Deployment of version 2 as tests-check-2 ended as 'failed'.",
     "deployment-stalls": "Deployment of version 2 as tests-check-2 is still 'deploying'",
     "never-answers": "Version 2 was tried as 'tests-check-2'",
-    "wrong-predictions": "Row 1 of the check: 3.0 instead of 2.0.",
+    "wrong-predictions": "was tried as 'tests-check-2': Row 1 of the check: 3.0 instead of 2.0.",
     "no-python-runtime": "This workbench offers no runtime with Python 3.",
     "server-error=create_model_build": "The workbench refused create_model_build with 500",
     "forbidden": "with 403",
@@ -250,19 +275,74 @@ def test_a_version_that_does_not_get_there_leaves_the_old_one_serving(server, mo
 def test_a_version_that_turns_wrong_under_the_name_gives_it_back(server, monkeypatch):
     """The rehearsal was right, and then it is not."""
     deploy(server, 1)
-    rehearse = on_workbench._Place.rehearse
-
-    def then_wrong(self, *arguments):
-        rehearse(self, *arguments)
-        server.switch("wrong-predictions")
-
-    monkeypatch.setattr(on_workbench._Place, "rehearse", then_wrong)
+    after_the_rehearsal(monkeypatch, lambda: server.switch("wrong-predictions"))
     with pytest.raises(ServingError) as caught:
         deploy(server, 2)
     assert f"version 1 of '{NAME}' (run {server.runs.ids[0]}) serves again" in caught.value.expected
     server.switch()
     assert answered() == {1.0}
     assert statuses(server) == {1: "deployed"}
+
+
+def after_the_rehearsal(monkeypatch, act):
+    """Do something as soon as a rehearsal was right."""
+    rehearse = on_workbench._Place.rehearse
+
+    def then(self, *arguments):
+        rehearse(self, *arguments)
+        act()
+
+    monkeypatch.setattr(on_workbench._Place, "rehearse", then)
+
+
+def test_a_version_that_fails_under_the_name_was_never_served(server, monkeypatch):
+    deploy(server, 1)
+    deploy(server, 2)
+    after_the_rehearsal(monkeypatch, lambda: server.switch("deployment-fails"))
+    with pytest.raises(WorkbenchError, match="Deployment of version 3 as tests ended as 'failed'"):
+        deploy(server, 3)
+    server.switch()
+    assert answered() == {2.0}
+    assert serving.deployed(ENDPOINT).before == 1
+    assert serving.roll_back(ENDPOINT, check(1)).version == 1
+
+
+def test_what_somebody_else_deploys_meanwhile_is_told_and_stays(server, monkeypatch):
+    deploy(server, 1)
+    serve = on_workbench._Place.serve
+
+    def then_another(self, registered):
+        serve(self, registered)
+        if self.model.name == ENDPOINT:
+            monkeypatch.setattr(on_workbench._Place, "serve", serve)
+            deploy(server, 3)
+
+    monkeypatch.setattr(on_workbench._Place, "serve", then_another)
+    with pytest.raises(ServingError, match="somebody else deployed or stopped it while"):
+        deploy(server, 2)
+    assert statuses(server) == {3: "deployed"}
+
+
+@pytest.mark.parametrize("switch", ["build-fails", "deployment-fails"])
+def test_what_failed_at_first_is_made_anew(server, switch):
+    server.switch(switch)
+    with pytest.raises(WorkbenchError, match="ended as"):
+        deploy(server, 1)
+    server.switch()
+    assert deploy(server, 1).version == 1
+    assert answered() == {1.0}
+
+
+def test_a_deployment_whose_first_answer_is_wrong_is_asked_again(server):
+    class Patient(Check):
+        def problem(self, answer):
+            told = super().problem(answer)
+            server.switch()
+            return told
+
+    server.switch("wrong-predictions")
+    right = check(1)
+    assert serving.deploy(ENDPOINT, version(server, 1), Patient(right.rows, right.expected))
 
 
 @pytest.mark.parametrize(
@@ -373,6 +453,63 @@ def test_after_a_kill_at_any_stage_the_next_goes_on_from_what_is_there(server, o
     assert answered() == {float(number)}
 
 
+@contextlib.contextmanager
+def other_service(monkeypatch, redirects_to="", certificate=None):
+    """A model service that answers with the request, or sends its client elsewhere."""
+    requests = []
+
+    class Repeats(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            requests.append((str(self.headers), body))
+            self.send_response(307 if redirects_to else 400)
+            if redirects_to:
+                self.send_header("Location", redirects_to)
+            said = json.dumps({"error": f"no {body} for {self.headers['Authorization']}"}).encode()
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Repeats) as listening:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            listening.socket = context.wrap_socket(listening.socket, server_side=True)
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        service = f"http{'s' if certificate else ''}://127.0.0.1:{listening.server_port}"
+        monkeypatch.setenv("CMLFLOW_MODEL_SERVICE", service)
+        try:
+            yield requests
+        finally:
+            listening.shutdown()
+
+
+def certificate_of_nobody(folder):
+    """A file with a key and a certificate that no authority has signed."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    file = folder / "nobody.pem"
+    file.write_bytes(key.private_bytes(pem, *form) + signed.public_bytes(pem))
+    return file
+
+
 class TestKeys:
     def test_they_are_in_no_output_and_no_file(self, server):
         environment = in_cml(server.runs.area) | server.environment() | POLL
@@ -403,6 +540,45 @@ class TestKeys:
         with pytest.raises(WorkbenchError, match="CDSW_APIV2_KEY is not set") as caught:
             deploy(server, 1)
         assert "User Settings > API Keys" in caught.value.cure
+
+    @pytest.mark.parametrize("odd", ["\n", "\r", "\u2026"])
+    def test_one_that_cannot_be_sent_is_not_shown(self, server, monkeypatch, odd):
+        monkeypatch.setenv("CDSW_APIV2_KEY", f"secret.of{odd}this.user")
+        with pytest.raises(WorkbenchError, match="CDSW_APIV2_KEY holds a line break") as caught:
+            deploy(server, 1)
+        assert "secret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+    def test_a_service_that_repeats_the_request_shows_none(self, server, monkeypatch):
+        deploy(server, 1)
+        (model,) = server.state()["models"]
+        with other_service(monkeypatch) as requests:
+            answer = serving.send(ENDPOINT, {"a": 1})
+        ((headers, body),) = requests
+        assert model["access_key"] in body and server.key in headers
+        assert answer.status == 400
+        assert "accessKey" in answer.message
+        assert not [key for key in (model["access_key"], server.key) if key in str(answer)]
+
+    def test_they_are_not_sent_where_the_service_redirects_to(self, server, monkeypatch):
+        deploy(server, 1)
+        with other_service(monkeypatch) as elsewhere:
+            address = on_workbench.address()
+            with other_service(monkeypatch, redirects_to=address) as asked:
+                assert serving.send(ENDPOINT, {}).status == 307
+        assert (len(asked), elsewhere) == (1, [])
+
+    def test_they_are_not_sent_to_a_server_that_cannot_be_trusted(
+        self, server, monkeypatch, tmp_path
+    ):
+        deploy(server, 1)
+        file = certificate_of_nobody(tmp_path)
+        with (
+            other_service(monkeypatch, certificate=file) as requests,
+            pytest.raises(ServingError, match="did not answer: SSLError"),
+        ):
+            serving.send(ENDPOINT, {})
+        assert requests == []
 
     def test_a_refusal_that_this_client_cannot_read_says_so(self, server, monkeypatch):
         """cmlapi 25.04.17 with urllib3 2.6."""

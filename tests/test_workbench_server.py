@@ -1045,6 +1045,7 @@ def test_of_two_deployments_at_once_the_later_one_stays(bench):
     "switch, builds, deployments",
     [
         ("build-fails", ["building", "build failed"], None),
+        ("build-fails=timedout", ["building", "timedout"], None),
         ("build-stalls", ["building"] * 6, ["pending"] * 6),
         ("build-succeeded", ["building", "pushing", "succeeded"], ["deploying", "deployed"]),
         ("other-states", ["queued", "unknown", "built"], ["starting", "deployed"]),

@@ -132,10 +132,13 @@ def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
                 f"an answer of {address()} within {limit_s:.0f} s",
                 "If the workbench has it elsewhere, set:  CMLFLOW_MODEL_SERVICE=https://<host>",
             ) from None  # the cause may show the key
+        text = answer.text
+        for secret in (key, os.environ.get("CDSW_APIV2_KEY", "")):
+            text = text.replace(secret, "***") if len(secret) > 3 else text
         try:
-            body = answer.json()
+            body = json.loads(text)
         except ValueError:
-            body = answer.text
+            body = text
         if answer.status_code in (401, 403, 404) and key == _KEYS.pop(_named(endpoint), ""):
             known, key = key, _access_key(endpoint)
             if key != known:

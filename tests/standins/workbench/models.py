@@ -13,6 +13,7 @@ from workbench.tables import LETTERS, USER, Call, State, crn
 
 RESOURCES = {"cpu_millicores": 0, "memory_mb": 0, "nvidia_gpus": 0}
 DONE = ("stopped", "failed")
+NOT_BUILT = ("build failed", "timedout")
 OTHER = {  # the switch other-states
     "pending": "queued",
     "building": "queued",
@@ -80,11 +81,16 @@ def add_model(state: State, project_id: str, wanted: dict, row_id: str = "") -> 
 
 
 def list_models(call: Call) -> dict:
-    return call.page(models_of(call, _project_id=call.project["id"]))
+    return call.page(map(without_key, models_of(call, _project_id=call.project["id"])))
 
 
 def list_all_models(call: Call) -> dict:
-    return call.page(models_of(call))
+    return call.page(map(without_key, models_of(call)))
+
+
+def without_key(row: dict) -> dict:
+    """Return a model as lists show it: the access key comes with one model only."""
+    return row | {"access_key": ""}
 
 
 def create_model(call: Call) -> dict:
@@ -170,7 +176,8 @@ def add_build(state: State, model: dict, wanted: dict) -> dict:
         end = end if source else "build failed"
     plan = [*on_the_way(state, "building", "pushing"), end]
     if "build-fails" in state.switches:
-        plan = [*on_the_way(state, "building"), "build failed"]
+        end = state.switches.value("build-fails") or "build failed"
+        plan = [*on_the_way(state, "building"), end]
     if "build-stalls" in state.switches:
         plan = on_the_way(state, "building")
     kernel = re.search(r"python(3\.\d+)", wanted.get("runtime_identifier", ""))
@@ -294,7 +301,7 @@ def stop(state: State, row: dict) -> dict:
 def next_deployment(state: State, row: dict) -> dict:
     """Move a deployment on, its build first; when it is deployed, those before it stop."""
     build = state.rows["builds"][row["build_id"]]
-    if build["status"] == "build failed":
+    if build["status"] in NOT_BUILT:
         row |= {"status": "failed", "_plan": []}
     elif not is_built(build) and row["_plan"] != ["stopped"]:
         next_build(state, build)
@@ -320,7 +327,7 @@ def list_model_deployments(call: Call) -> dict:
 
 def create_model_deployment(call: Call) -> dict:
     state, build = call.state, build_of(call)
-    if build["status"] == "build failed":
+    if build["status"] in NOT_BUILT:
         raise Refused(400, "this build has failed")
     if "wait-for-built" in state.switches and not is_built(build):
         raise Refused(400, f"this build is {build['status']}")

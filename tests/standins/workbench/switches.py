@@ -18,7 +18,7 @@ SWITCHES = {
     "server-error": "* 500",
     "breaks-in-mid-answer": "* the connection ends in the middle of one answer; then all is well",
     "holds": "* what is asked for is done, but not answered until the switch is off",
-    "build-fails": "new builds end as 'build failed'",
+    "build-fails": "new builds end as 'build failed' (or =STATUS)",
     "build-stalls": "new builds stay in 'building'",
     "deployment-fails": "new deployments end as 'failed'",
     "deployment-stalls": "new deployments stay in 'deploying'",

@@ -205,6 +205,8 @@ def _job(api: CMLServiceApi, project_id: str, step: Step, given: dict, parent: A
         if key in ("script", "runtime_identifier", "runtime_addon_identifiers")
         and getattr(job, key) != value
     }
+    if (job.memory or 0) < wanted["memory"]:  # you may have given it more
+        changed["memory"] = wanted["memory"]
     if _variables(job.environment) != step.environment:
         changed["environment"] = json_text(step.environment)
     if (job.parent_id or "") != (parent.id if parent else ""):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from cmlflow import scores, store
+from cmlflow import drift, scores, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def page(
 
     Args:
         model: name of the registered model.
-        rows: all rows of the monitoring table.
+        rows: all rows of the monitoring table; a row that is there twice counts once.
         answered: the answers of the complete days, each once: batch_id, run_id, version,
             probability, latency_ms and the label, which is missing where the truth is not known.
         label: the column with the truth.
@@ -47,6 +47,7 @@ def page(
         serves: what answers now; None where nothing does, then it is what answered last.
         challenge: the last judged pair, or None.
     """
+    rows = rows.drop_duplicates(drift.KEY, keep="last")
     days = []
     for day, here in answered.groupby("batch_id"):
         run_id, version = here.iloc[-1][["run_id", "version"]]
@@ -59,7 +60,7 @@ def page(
                 "version": int(version),
                 "decision": decisions["feature"].iloc[-1] if len(decisions) else None,
                 "predicted_share": _mean(numbers, "predicted_share"),
-                "latency_ms": _finite(here["latency_ms"].median()),
+                "latency_ms": _finite(here["latency_ms"].dropna().median()),
                 "psi": _psi(numbers),
                 "truth": _truth(numbers, here[here["run_id"] == run_id], label),
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from cmlflow import gate, scores
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cmlflow.drift import Thresholds
+
+NO_MAKER = "no manufacturer"
 
 
 def judge(
@@ -34,7 +37,7 @@ def judge(
         failed: the truth of the test messages, 0 or 1.
         champion: the probabilities that the champion answers, in the same order.
         challenger: those of the challenger.
-        slices: the manufacturer of each message.
+        slices: the manufacturer of each message; those without one are a slice too.
         baseline: the constant answer, the share of failures in the challenger's training rows.
         send_from: the threshold of the champion and that of the challenger, chosen on training
             rows.
@@ -45,7 +48,8 @@ def judge(
     """
     import numpy as np
 
-    failed, slices = np.asarray(failed), np.asarray(slices)
+    failed = np.asarray(failed)
+    slices = np.array([one if isinstance(one, str) else NO_MAKER for one in slices], dtype=str)
     answers = {
         "champion": np.asarray(champion, dtype="float64"),
         "challenger": np.asarray(challenger, dtype="float64"),
@@ -83,7 +87,8 @@ def judge(
         if (failed[here] == 1).sum() >= thresholds.min_slice_failures:
             before, after = (scores.roc_auc(failed[here], one[here]) for one in answers.values())
             drops[str(name)] = before - after
-            numbers[f"gain_roc_auc/{name}"] = after - before
+            key = re.sub(r"[^\w. -]", "_", name)  # other characters cannot stand in a tag
+            numbers[f"gain_roc_auc/{key}"] = after - before
     worst = max(drops, key=drops.get, default="")
 
     if not gain.low > thresholds.min_gain_roc_auc:

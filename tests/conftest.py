@@ -242,15 +242,25 @@ class WarmKernel(Kernel):
         self.run_cell(RUN_WARM)
 
     def run_script(
-        self, script: str, work: Path, *arguments: str, cwd: Path = ROOT, **extra: str
+        self,
+        script: str,
+        work: Path,
+        *arguments: str,
+        cwd: Path = ROOT,
+        seen: Callable[[str], None] = len,
+        **extra: str,
     ) -> subprocess.CompletedProcess:
-        """Do what the function `run_script` does; the code that it returns is 0 or 1."""
+        """Do what the function `run_script` does; the code that it returns is 0 or 1.
+
+        Each piece of what it prints is given to `seen` while the lesson goes on.
+        """
         call = (str(CODE / script), arguments, clean_environment(work, **extra), str(cwd))
         streams = {"stdout": [], "stderr": []}
 
         def collect(message):
             if message["msg_type"] == "stream":
                 streams[message["content"]["name"]].append(message["content"]["text"])
+                seen(message["content"]["text"])
 
         self.client.execute_interactive(
             f"run_warm{call!r}", timeout=LIMIT, output_hook=collect, allow_stdin=False

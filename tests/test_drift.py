@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -441,6 +442,22 @@ class TestGate:
         again = promotion.judge(**given | {"challenger": mixed, "thresholds": few})
         assert again.decision == gate.PROMOTE
         assert "gain_roc_auc/AI Inc." not in again.numbers
+
+    @pytest.mark.parametrize(
+        ("maker", "named"),
+        [
+            (None, "no manufacturer"),
+            (float("nan"), "no manufacturer"),
+            ("Ärger & Söhne (new)", "Ärger _ Söhne _new_"),
+        ],
+    )
+    def test_a_manufacturer_that_nobody_knows_is_a_slice_like_any_other(self, given, maker, named):
+        slices = np.where(given["slices"] == "AI Inc.", maker, given["slices"].astype(object))
+        known, found = promotion.judge(**given), promotion.judge(**given | {"slices": slices})
+        assert found.decision == known.decision
+        assert found.numbers[f"gain_roc_auc/{named}"] == known.numbers["gain_roc_auc/AI Inc."]
+        for name in found.numbers:  # each becomes a tag of a run
+            mlflow.utils.validation._validate_tag_name(name)
 
     def test_too_few_failures_are_a_verdict_and_no_error(self, given):
         failed = np.zeros(600, dtype=int)

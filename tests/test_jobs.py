@@ -11,7 +11,7 @@ from conftest import STANDINS, finish, start_python, wait_until
 from workbench_server import workbench_server
 
 from cmlflow import jobs, workbench
-from cmlflow.errors import BadInput, WorkbenchError
+from cmlflow.errors import BadInput, LessonError, WorkbenchError
 
 
 @pytest.fixture
@@ -82,6 +82,57 @@ def test_a_step_ends_with_the_one_who_started_the_chain(step, tmp_path):
     chain.kill()
     finish(chain)
     wait_until(lambda: not running.is_running(), "the end of the step")
+
+
+class TestInThisProcess:
+    def run(self, *steps):
+        return jobs.run_chain(steps, in_this_process=True)
+
+    def test_steps_run_here_in_order_with_their_variables(self, step, tmp_path, capsys):
+        lines = f"assert os.getpid() == {os.getpid()}\n"
+        steps = [
+            step("first", f"{lines}left_over = 1\nprint('Done: one\\nmore')", V="1"),
+            step("second", f"{lines}assert 'left_over' not in globals()\nprint('no result')"),
+        ]
+        outcomes = self.run(*steps)
+        assert [(one.step, one.state, one.told) for one in outcomes] == [
+            (steps[0], jobs.SUCCEEDED, "one"),
+            (steps[1], jobs.SUCCEEDED, ""),
+        ]
+        assert (tmp_path / "first").read_text() == "1"
+        assert (tmp_path / "second").read_text() == "-"
+        assert "V" not in os.environ and capsys.readouterr().out == ""
+
+    @pytest.mark.parametrize(
+        ("lines", "told"),
+        [
+            (FAILS, "No wine.\nExpected: wine.\nTo buy, run:  x"),
+            ("raise SystemExit(3)", "SystemExit: 3"),
+            ("1 / 0", "ZeroDivisionError: division by zero"),
+        ],
+        ids=["our error", "an exit", "an error"],
+    )
+    def test_after_a_failure_the_rest_does_not_run_and_the_reason_is_told(
+        self, step, tmp_path, lines, told
+    ):
+        outcomes = self.run(step("first", lines), step("second", ""))
+        assert [one.state for one in outcomes] == [jobs.FAILED, jobs.NOT_RUN]
+        assert outcomes[0].told == told
+        assert not (tmp_path / "second").exists()
+        with pytest.raises(LessonError) as caught:
+            jobs.require_success(outcomes)
+        assert f"The step first ended as failed: {told}" in str(caught.value)
+        assert str(caught.value).endswith(f"run:  python {tmp_path / 'first.py'}")
+
+    def test_an_exit_that_means_success_is_one(self, step, tmp_path):
+        outcomes = self.run(step("first", "raise SystemExit(0)"), step("second", ""))
+        assert [one.state for one in outcomes] == [jobs.SUCCEEDED] * 2
+        jobs.require_success(outcomes)
+
+    def test_ctrl_c_ends_the_chain_and_not_only_the_step(self, step, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            self.run(step("first", "raise KeyboardInterrupt"), step("second", ""))
+        assert not (tmp_path / "second").exists()
 
 
 SCRIPTS = {
@@ -192,6 +243,36 @@ class TestInCml:
         stopped.join()
         assert [one.state for one in outcomes] == ["stopped", jobs.NOT_RUN]
 
+    def test_a_step_that_needs_spark_gets_the_newest_add_on_and_memory_for_it(self, server):
+        jobs.run_chain([jobs.Step("a", "ok.py", needs_spark=True), jobs.Step("b", "ok.py")])
+        found = {job["name"]: job for job in server.state()["jobs"]}
+        assert found["a"]["runtime_addon_identifiers"] == ["spark351-1241-hf1"]
+        assert found["a"]["memory"] == jobs.SPARK_MEMORY_GB > found["b"]["memory"]
+        assert not found["b"].get("runtime_addon_identifiers")
+
+    def test_a_job_that_was_made_without_spark_gets_it(self, server, capsys):
+        for needs_spark in (False, True, True):
+            jobs.run_chain([jobs.Step("a", "ok.py", needs_spark=needs_spark)])
+        (job,) = server.state()["jobs"]
+        assert job["runtime_addon_identifiers"] == ["spark351-1241-hf1"]
+        told = capsys.readouterr().out
+        assert told.count("Job 'a': changed ") == 1
+        assert "changed memory, runtime_addon_identifiers\n" in told
+        assert job["memory"] == jobs.SPARK_MEMORY_GB
+
+    def test_the_add_on_is_that_of_this_session(self, server, monkeypatch):
+        monkeypatch.setenv("SPARK_HOME", "/runtime-addons/spark332-7190-1202-b75-abc/opt/spark")
+        assert workbench.spark_addon(workbench.client()) == "spark332-7190-1202-b75"
+        monkeypatch.setenv("SPARK_HOME", "/opt/spark")
+        assert workbench.spark_addon(workbench.client()) == "spark351-1241-hf1"
+
+    def test_without_an_add_on_the_chain_is_not_begun(self, server):
+        server.switch("no-spark")
+        with pytest.raises(WorkbenchError, match="This workbench offers no Spark add-on"):
+            jobs.run_chain([jobs.Step("a", "ok.py", needs_spark=True)])
+        assert server.state()["jobs"] == []
+        assert [one.state for one in jobs.run_chain([jobs.Step("a", "ok.py")])] == [jobs.SUCCEEDED]
+
     def test_a_script_that_is_not_in_the_project_is_refused_and_nothing_runs(self, server):
         with pytest.raises(WorkbenchError, match="refused create_job"):
             jobs.run_chain([jobs.Step("a", "no_such_file.py")])
@@ -208,7 +289,8 @@ class TestInCml:
         monkeypatch.setattr(jobs, "STEP_LIMIT_S", limit_of_the_job)
         api = workbench.client()
         image = workbench.runtime(api).image_identifier
-        jobs._job(api, os.environ["CDSW_PROJECT_ID"], steps[0], image, None)
+        given = {"runtime_identifier": image, "memory": jobs.MEMORY_GB}
+        jobs._job(api, os.environ["CDSW_PROJECT_ID"], steps[0], given, None)
         monkeypatch.setattr(jobs, "STEP_LIMIT_S", limit_here)
         server.switch("no-quota")
         outcomes = jobs.run_chain(steps)
@@ -229,7 +311,7 @@ class TestInCml:
         step = next(one for one in steps if one.name == busy)
         api = jobs.workbench.client()
         project, image = os.environ["CDSW_PROJECT_ID"], jobs.workbench.runtime(api).image_identifier
-        job = jobs._job(api, project, step, image, None)
+        job = jobs._job(api, project, step, {"runtime_identifier": image, "memory": 2.0}, None)
         jobs.workbench.call(api.create_job_run, {}, project, job.id)
         monkeypatch.setattr(jobs, "STEP_LIMIT_S", 10)
         with pytest.raises(WorkbenchError, match=f"The job '{busy}' is running already"):

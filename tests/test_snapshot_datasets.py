@@ -15,7 +15,7 @@ TABLE = "spark_catalog.default.parcels"
 WRITE = """
 import json
 import mlflow
-from cmlflow import snapshots, store, workarea
+from cmlflow import increments, snapshots, store, workarea
 from cmlflow.spark import start_spark
 
 TABLE = "spark_catalog.default.parcels"
@@ -35,13 +35,13 @@ def expire():
 
 @pytest.fixture(scope="module")
 def area(module_work, warm):
-    """Two snapshots, a run on each; then the table is replaced, one is pinned, the rest expires."""
+    """Two snapshots, a run on each and one on what came between; then the table is replaced."""
     warm.python(
         WRITE
         + """
 store.use_store("parcels")
 mlflow.set_experiment("parcels")
-ids = []
+before = None
 for first, last in ((0, 3), (3, 5)):
     writer = frame(first, last).writeTo(TABLE)
     writer.append() if first else writer.using("iceberg").createOrReplace()
@@ -50,6 +50,14 @@ for first, last in ((0, 3), (3, 5)):
         rows = spark.table(TABLE)
         mlflow.set_tags(snapshot.tags)
         mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot), context="training")
+    if before:
+        start = before.snapshot_id
+        rows = increments.read(spark, TABLE, start, snapshot.snapshot_id)
+        given = {"start_snapshot_id": start, "row_count": rows.count()}
+        with mlflow.start_run(run_name="3-to-5"):
+            mlflow.set_tags(snapshot.tags | {"iceberg_start_snapshot_id": start})
+            mlflow.log_input(mlflow.data.from_iceberg(rows, snapshot, **given), context="training")
+    before = snapshot
 frame(10, 11).writeTo(TABLE).using("iceberg").createOrReplace()
 """,
         module_work,
@@ -105,8 +113,21 @@ def test_its_source_names_table_snapshot_and_catalog_and_nothing_else(area):
 
 
 def test_a_fresh_process_finds_exactly_the_rows_although_the_table_has_changed(area):
-    printed = python(LOAD, area.work, *(area.runs[name].info.run_id for name in ("to-3", "to-5")))
-    assert printed == "[0, 1, 2]\n[0, 1, 2, 3, 4]\n"
+    names = ("to-3", "to-5", "3-to-5")
+    printed = python(LOAD, area.work, *(area.runs[name].info.run_id for name in names))
+    assert printed == "[0, 1, 2]\n[0, 1, 2, 3, 4]\n[3, 4]\n"
+
+
+def test_an_increment_names_both_ends_and_its_own_rows(area):
+    dataset = dataset_of(area.runs["3-to-5"])
+    assert json.loads(dataset.source) == {
+        "table": TABLE,
+        "snapshot_id": dataset.digest,
+        "catalog": (area.work / "spark-warehouse").as_uri(),
+        "start_snapshot_id": dataset_of(area.runs["to-3"]).digest,
+    }
+    assert dataset.digest == dataset_of(area.runs["to-5"]).digest
+    assert json.loads(dataset.profile) == {"num_rows": 2}
 
 
 def test_the_digest_finds_the_runs_of_a_snapshot(area):
@@ -115,7 +136,7 @@ def test_the_digest_finds_the_runs_of_a_snapshot(area):
         [area.runs["to-5"].info.experiment_id],
         filter_string=f"dataset.digest = '{dataset_of(area.runs['to-5']).digest}'",
     )
-    assert [run.info.run_name for run in found] == ["to-5"]
+    assert sorted(run.info.run_name for run in found) == ["3-to-5", "to-5"]
 
 
 def test_the_tags_lead_to_the_same_snapshot_as_the_dataset(area):
@@ -218,6 +239,13 @@ def test_an_expired_snapshot_is_an_error_that_lists_those_that_exist(maintained)
     assert maintained.said["gone"].startswith("SnapshotNotFound: ")
 
 
+def test_an_increment_whose_start_has_expired_is_an_error_that_names_the_start(maintained):
+    message = maintained.loaded["3-to-5"]
+    assert message.startswith(
+        f"SnapshotNotFound {TABLE} has no snapshot {maintained.lost} any more: it has expired"
+    )
+
+
 def test_a_name_that_keeps_another_snapshot_is_not_moved(maintained):
     assert maintained.said["taken"].startswith("PinTaken: ")
     assert f"keeps snapshot {maintained.pinned}" in maintained.said["taken"]
@@ -263,6 +291,8 @@ SOURCE = {"table": "c.n.t", "snapshot_id": "1", "catalog": "c"}
         {"snapshot_id": "abc"},
         {"snapshot_id": 42},  # a number of 19 digits may have been rounded on its way
         {"catalog": None},
+        {"start_snapshot_id": "1 OR 1"},
+        {"start_snapshot_id": 42},
     ],
 )
 def test_a_source_that_is_no_name_and_number_is_refused_before_it_reaches_sql(wrong):
@@ -278,6 +308,19 @@ def test_a_run_whose_tags_say_only_half_is_refused(missing):
     del tags[missing]
     with pytest.raises(errors.BadInput, match="does not describe an Iceberg snapshot"):
         IcebergSource.from_tags(tags)
+
+
+def test_an_increment_comes_back_from_its_own_description():
+    whole, part = SOURCE, SOURCE | {"start_snapshot_id": "7"}
+    for one in (whole, part):
+        assert IcebergSource.from_dict(one).to_dict() == one
+    tags = {
+        "training_table": "c.n.t",
+        "iceberg_snapshot_id": "1",
+        "iceberg_catalog": "c",
+        "iceberg_start_snapshot_id": "7",
+    }
+    assert IcebergSource.from_tags(tags).to_dict() == part
 
 
 def test_another_catalog_is_told_apart_from_an_expired_snapshot(tmp_path, area, warm):

@@ -724,6 +724,11 @@ def test_runtimes_are_found_by_a_filter(bench):
     assert host == "registry.example.org"
     bench.switch("no-python-runtime")
     assert call(bench, "list_runtimes", search_filter=json.dumps(wanted))["runtimes"] == []
+    addons = [row["component"] for row in call(bench, "list_runtime_addons")["runtime_addons"]]
+    assert addons == ["HadoopCLI", "Spark", "Spark"]
+    bench.switch("no-spark")
+    addons = [row["component"] for row in call(bench, "list_runtime_addons")["runtime_addons"]]
+    assert addons == ["HadoopCLI"]
 
 
 # Experiments

@@ -184,6 +184,8 @@ def list_runtime_addons(call: Call) -> dict:
         "spark332-7190-1202-b75": ("Spark", "Spark 3.3.2 - CDP 7.1.9"),
         "spark351-1241-hf1": ("Spark", "Spark 3.5.1 - CDE 1.24.1 - HOTFIX-1"),
     }
+    if "no-spark" in call.state.switches:
+        names = {key: value for key, value in names.items() if value[0] != "Spark"}
     made = call.state.of("projects")[0]["created_at"]
     rows = [
         {

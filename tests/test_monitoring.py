@@ -126,9 +126,10 @@ def test_what_serves_when_it_took_over_and_who_challenged(page):
     assert (page["psi_watch"], page["psi_alarm"]) == (0.1, 0.25)
 
 
-def test_where_nothing_serves_the_page_says_so():
+def test_where_nothing_serves_the_page_shows_what_answered_last():
     found = page_of(serves=None, challenge=None)
-    assert found["served"] is None and found["challenge"] is None
+    assert found["served"] == {"run_id": "new", "version": 2, "threshold": 0.4}
+    assert found["challenge"] is None
 
 
 def test_it_is_json_without_nan_and_does_not_change_what_it_is_given(page):

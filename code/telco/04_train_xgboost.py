@@ -13,10 +13,9 @@ Run        python code/telco/04_train_xgboost.py [--when always | drift] [--rows
 
 # %%
 #
-# Is there a reason?
-# ------------------
-# `--when always` trains. `--when drift` asks the monitoring table first, as a job of the loop does
-# (09_jobs.py): a model that answers well needs no successor. To have nothing to do is a success.
+# What shall it learn from?
+# -------------------------
+# By default from the newest day whose truth is known; with `--rows all` from all of them.
 import mlflow
 
 from cmlflow import drift, errors, increments, options, snapshots, store, workarea
@@ -41,7 +40,14 @@ help_workers = "train on so many of Spark's executors; 0 trains here"
 workers = options.whole_number(0, 100)
 parser.add_argument("--num-workers", type=workers, default=0, help=help_workers)
 args = parser.parse_args()
+print(f"When: {args.when}; rows: {args.rows}")
 
+# %%
+#
+# Is there a reason?
+# ------------------
+# `--when always` trains. `--when drift` asks the monitoring table first, as a job of the loop does
+# (09_jobs.py): a model that answers well needs no successor. To have nothing to do is a success.
 spark = start_spark(CONNECTION_NAME)
 snapshot = snapshots.current(spark, TABLE, made_by="code/telco/00_datagen.py")
 reason = "You asked for it."

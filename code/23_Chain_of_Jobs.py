@@ -34,10 +34,11 @@ def show(outcomes):
         print(f"{one.step.name:20} {one.state:10} {one.seconds:6.1f} s")
     for one in outcomes:
         if one.state not in (jobs.SUCCEEDED, jobs.NOT_RUN):
+            variables = "".join(f"{key}={value} " for key, value in one.step.environment.items())
             raise errors.LessonError(
                 f"The step {one.step.name} ended as {one.state}: {one.told}",
                 "every step succeeded; those after it have not run",
-                f"To see what it says by itself, run:  python {one.step.script}",
+                f"To see what it says by itself, run:  {variables}python {one.step.script}",
             )
 
 
@@ -49,7 +50,8 @@ show(jobs.run_chain([experiment]))
 # --------------------------
 # The first trains a model and registers it as challenger. The second judges it and moves the
 # alias champion if it is better. The third deploys the champion: the new one, or again the one
-# that serves already. Each of them can run by itself, and does nothing twice.
+# that serves already. Each of them can run by itself. The first adds a version each time; the
+# other two do nothing twice.
 chain = [
     jobs.Step(
         "tutorial-train",

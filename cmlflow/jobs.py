@@ -81,10 +81,11 @@ def require_success(outcomes: Iterable[Outcome]) -> None:
     """
     for one in outcomes:
         if one.state not in (SUCCEEDED, NOT_RUN):
+            variables = "".join(f"{key}={value} " for key, value in one.step.environment.items())
             raise LessonError(
                 f"The step {one.step.name} ended as {one.state}: {one.told}",
                 "every step succeeded; those after it have not run",
-                f"To see what it says by itself, run:  python {one.step.script}",
+                f"To see what it says by itself, run:  {variables}python {one.step.script}",
             )
 
 

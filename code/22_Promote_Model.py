@@ -3,8 +3,8 @@
 
 You learn  a gate: thresholds in a file, a paired bootstrap, a verdict that outlives the console
 Reads      registered model "Auto-Deployed Model", data/wine-quality.csv, code/22_thresholds.yaml
-Writes     with --mode on: experiment "promotions": one run; the alias champion; the verdict, as
-           tags of the challenger's run and its version's description
+Writes     with --mode on or off: experiment "promotions": one run; the alias champion; the verdict,
+           as tags of the challenger's run and its version's description
 Needs      21_Redeploy_and_Roll_Back.py, or another version after the champion; about 8 seconds
 Run        python code/22_Promote_Model.py [--mode off | dry-run | on] [--version N]
 """
@@ -120,10 +120,8 @@ if is_new:
     text = f"{verdict.decision}: {verdict.reason} (run {run.info.run_id})"
     with store.may_refuse("a description of the version", instead="the tags of its run"):
         client.update_model_version(REGISTERED_MODEL, str(challenger.number), text)
-if args.mode == "dry-run":
-    print("A dry-run writes nothing down")
-else:
-    print("The verdict is written down" if is_new else "Nothing new to write down")
+written = "The verdict is written down" if is_new else "Nothing new to write down"
+print("A dry-run writes nothing down" if args.mode == "dry-run" else written)
 
 # %%
 #

@@ -43,7 +43,8 @@ show(jobs.run_chain([experiment]))
 # --------------------------
 # The first trains a model and registers it as challenger. The second judges it and moves the
 # alias champion if it is better. The third deploys the champion: the new one, or again the one
-# that serves already. Each of them can run by itself, and does nothing twice.
+# that serves already. Each of them can run by itself. The first adds a version each time; the
+# other two do nothing twice.
 chain = [
     jobs.Step(
         "tutorial-train",

@@ -64,6 +64,7 @@ def test_a_failure_in_the_chain_leaves_the_rest_unrun(work, warm):
     assert table[1:] == list(zip(STEPS, ("succeeded", "failed", "not run"), strict=True))
     assert "The step tutorial-promote ended as failed: cmlflow.errors.MissingStep:" in done.stderr
     assert f"Run this first:  python code/{REGISTER}" in done.stderr
+    assert "by itself, run:  CMLFLOW_MODE=on python code/22_Promote_Model.py" in done.stderr
     assert not (work / "endpoints").exists()
 
 

@@ -1,6 +1,8 @@
 """What the client of the workbench makes of single answers; whole lessons are tried elsewhere."""
 
 import sys
+from datetime import datetime, timezone
+from itertools import permutations
 from types import SimpleNamespace
 
 import pytest
@@ -178,12 +180,43 @@ class TestRuntime:
             self.chosen(("Python 2.7", *self.GOOD[1:]))
 
 
-def test_two_of_one_name_are_not_chosen_between():
-    page = SimpleNamespace(
-        models=[SimpleNamespace(name="a")] * 2, to_dict=lambda: {"models": [], "token": ""}
-    )
-    with pytest.raises(WorkbenchError, match="list_models gives 2 items with the name 'a'"):
-        workbench.named(operation("list_models", page), "a")
+def page(*names, token=""):
+    """An answer of list_models: first another field, then the items."""
+    fields = {"count": len(names), "models": names, "next_page_token": token}
+    found = [SimpleNamespace(name=name) for name in names]
+    return SimpleNamespace(count=len(names), models=found, to_dict=lambda: fields)
+
+
+class TestLists:
+    def test_all_pages_are_read_with_the_filter_and_the_ids(self):
+        method = operation("list_models", page("a", token="2"), page("b", token="3"), page())
+        found = workbench.all_of(method, items="models", search_filter="{}")
+        assert [one.name for one in found] == ["a", "b"]
+        assert [one.get("page_token") for one in method.asked] == [None, "2", "3"]
+        assert {one["search_filter"] for one in method.asked} == {"{}"}
+
+    def test_a_token_that_comes_again_ends_the_list(self):
+        assert len(workbench.all_of(operation("list_models", page(token="2")), items="models")) == 0
+
+    def test_only_the_whole_name_counts(self):
+        longer = page("PRD-old", "PRD", "my-PRD")
+        assert self.named("PRD", longer).name == "PRD"
+        assert self.named("old", longer) is None
+
+    def test_two_of_one_name_are_not_chosen_between(self):
+        with pytest.raises(WorkbenchError, match="list_models gives 2 items with the name 'a'"):
+            self.named("a", page("a", "a"))
+
+    @staticmethod
+    def named(name, *pages):
+        return workbench.named(operation("list_models", *pages), name, items="models")
+
+    def test_the_newest_is_that_of_the_latest_time_in_any_order(self):
+        zero = datetime(1, 1, 1, tzinfo=timezone.utc)
+        times = [datetime(2026, 1, 1), datetime(2026, 1, 2, tzinfo=timezone.utc), None, zero]
+        for order in permutations(SimpleNamespace(created_at=one) for one in times):
+            assert workbench.newest(order).created_at == times[1]
+        assert workbench.newest([]) is None
 
 
 def test_elsewhere_than_in_cml_there_is_no_client(monkeypatch):

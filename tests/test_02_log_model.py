@@ -108,7 +108,7 @@ def test_without_flask_it_logs_the_model_and_mlflow_2_warns_as_the_readme_says(w
     assert done.returncode == 0, done.stderr[-2000:]
     (run,) = runs_in(work, EXPERIMENT)
     assert "model/input_example.json" in files_of(work, run, "model")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
     (heading,) = re.findall(r"^### `(.*flask.*)` in CML$", readme, re.MULTILINE)
     if mlflow.__version__.startswith("2."):
         begin, end = heading.split(" … ")

@@ -482,7 +482,7 @@ class TestUi:
         assert not (fresh_copy / ".venv").exists()  # nothing is installed only to say so
 
     def test_a_taken_port_is_told_as_in_the_readme(self, work):
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        readme = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
         (heading,) = re.findall(r"^### `(No server can listen on port .*)`$", readme, re.MULTILINE)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]

@@ -19,6 +19,15 @@ LESSONS = [
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WALK = (CODE / "README.md").read_text(encoding="utf-8")
+IN_CML, FUNCTIONS, MORE_TROUBLE = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("CML", "MLFLOW", "TROUBLESHOOTING")
+)
+TEXTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in (ROOT, CODE, ROOT / "docs", ROOT / "tests", ROOT / "benchmarks", ROOT / "img")
+    for path in folder.glob("*.md")
+)
 FIELDS = ("You learn", "Reads", "Writes", "Needs", "Run")
 
 
@@ -156,7 +165,7 @@ def test_no_cell_is_longer_than_a_screen_and_the_first_three_show_something(less
 
 def test_every_mlflow_function_of_the_readme_is_used_in_the_lesson_it_names():
     rows = re.findall(
-        r"^\| `(?:mlflow|MlflowClient)[\w.]*\.(\w+)` \| (.+?) \|", README, re.MULTILINE
+        r"^\| `(?:mlflow|MlflowClient)[\w.]*\.(\w+)` \| (.+?) \|", FUNCTIONS, re.MULTILINE
     )
     functions = dict(rows)
     for name in (
@@ -174,7 +183,7 @@ def test_every_mlflow_function_of_the_readme_is_used_in_the_lesson_it_names():
 
 
 def test_the_operations_of_api_v2_in_the_readme_are_those_that_are_called():
-    table = README.partition("| Operation of API v2 |")[2].partition("\n\n")[0]
+    table = IN_CML.partition("| Operation of API v2 |")[2].partition("\n\n")[0]
     cells = re.findall(r"^\| (`.+?`) \| `([\w/]+\.py)` \|", table, re.MULTILINE)
     named = {name for cell, _ in cells for name in re.findall(r"`(\w+)`", cell)}
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cmlflow").rglob("*.py"))
@@ -183,19 +192,22 @@ def test_the_operations_of_api_v2_in_the_readme_are_those_that_are_called():
     assert {lesson for _, lesson in cells} <= set(LESSONS)
 
 
-@pytest.mark.parametrize("folder", [ROOT, CODE], ids=["README", "code/README"])
-def test_links_and_images_of_the_readmes_lead_somewhere(folder):
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        if not target.startswith("http"):
-            assert (folder / target).exists(), target
-
-
-def test_anchors_of_the_readme_exist():
-    headings = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for anchor in re.findall(r"\]\(#([^)]+)\)", README):
-        assert anchor in slugs, anchor
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_pictures_and_anchors_of_a_text_lead_somewhere(name):
+    here = ROOT / name
+    for target, anchor in re.findall(
+        r"\]\(([^)#]*)(?:#([^)]+))?\)", here.read_text(encoding="utf-8")
+    ):
+        if target.startswith("http"):
+            continue
+        there = here.parent / target if target else here
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {
+                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+            }
+            assert anchor in slugs, f"{target}#{anchor}"
 
 
 def test_the_first_screen_says_how_to_get_the_python_that_all_messages_name():
@@ -207,9 +219,8 @@ def test_the_first_screen_says_how_to_get_the_python_that_all_messages_name():
 
 
 # Headings of the troubleshooting section: the message, and what stands behind it, if anything.
-HEADINGS = re.findall(
-    r"^### (`+)(.+?)\1(?: (.+))?$", README.partition("## Troubleshooting")[2], re.MULTILINE
-)
+TROUBLE = README.partition("## Troubleshooting")[2].partition("\n## ")[0] + MORE_TROUBLE
+HEADINGS = re.findall(r"^### (`+)(.+?)\1(?: (.+))?$", TROUBLE, re.MULTILINE)
 OURS = [message for _, message, where in HEADINGS if not where and "WARNING" not in message]
 OTHERS = [message for _, message, _ in HEADINGS if message not in OURS]
 
@@ -265,5 +276,5 @@ def test_messages_of_others_under_troubleshooting_are_what_they_say(message, wor
 
 
 def test_every_heading_under_troubleshooting_is_a_message():
-    section = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
-    assert len(re.findall(r"^### ", section, re.MULTILINE)) == len(HEADINGS) == len(OURS + OTHERS)
+    assert len(re.findall(r"^### ", TROUBLE, re.MULTILINE)) == len(HEADINGS) == len(OURS + OTHERS)
+    assert len(re.findall(r"^### ", README.partition("## Troubleshooting")[2], re.MULTILINE)) == 5

@@ -535,6 +535,10 @@ class TestKeys:
         monkeypatch.setenv("CDSW_APIV2_KEY", "secret.of.this.user")
         assert "secret" not in workbench.without_key(text.format("secret.of.this.user"))
 
+    @pytest.mark.parametrize("text", ["Bearer {}", "accessKey={}", "{{'accessKey': '{}'}}"])
+    def test_one_of_somebody_else_is_taken_out_too(self, text):
+        assert "other" not in workbench.without_key(text.format("of.some-other.user"))
+
     def test_without_one_it_says_where_to_make_it(self, server, monkeypatch):
         monkeypatch.setenv("CDSW_APIV2_KEY", " ")
         with pytest.raises(WorkbenchError, match="CDSW_APIV2_KEY is not set") as caught:

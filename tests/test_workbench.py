@@ -25,9 +25,9 @@ def session(monkeypatch):
 class Refusal(Exception):
     """As cmlapi raises it."""
 
-    def __init__(self, status):
+    def __init__(self, status, body=""):
         super().__init__(status)
-        self.status, self.reason, self.body = status, "no", ""
+        self.status, self.reason, self.body = status, "no", body
 
 
 def operation(name, *answers):
@@ -85,6 +85,22 @@ class TestCall:
         with pytest.raises(WorkbenchError) as caught:
             workbench.call(operation("get_model", Refusal(400)))
         assert caught.value.__suppress_context__
+        assert caught.value.__cause__ is None
+
+    @pytest.mark.parametrize(
+        ("body", "told"),
+        [
+            ('{"code": 3, "message": "no such model"}', "400: no such model"),
+            (b'{"error": "no such model"}', "400: no such model"),
+            ("<html>\nBad gateway", "400: <html>"),
+            ("", "400: no"),
+            ('{"message": "no model for Bearer a.key"}', "400: no model for Bearer ***"),
+        ],
+    )
+    def test_the_message_of_a_refusal_is_told_without_a_key(self, body, told):
+        with pytest.raises(WorkbenchError) as caught:
+            workbench.call(operation("get_model", Refusal(400, body)))
+        assert caught.value.found == f"The workbench refused get_model with {told}"
 
 
 class TestFindOrCreate:
@@ -175,9 +191,12 @@ class TestRuntime:
         newer = (*ours[:3], *self.GOOD[3:])
         assert self.chosen(newer, ours, self.GOOD) == ours
 
-    def test_without_a_fitting_one_it_says_so(self):
+    @pytest.mark.parametrize(
+        "other", [("Python 2.7", *GOOD[1:]), (KERNEL, "Nvidia GPU", *GOOD[2:])]
+    )
+    def test_without_a_fitting_one_it_says_so(self, other):
         with pytest.raises(WorkbenchError, match=f"no runtime with {KERNEL}"):
-            self.chosen(("Python 2.7", *self.GOOD[1:]))
+            self.chosen(other)
 
 
 def page(*names, token=""):

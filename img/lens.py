@@ -30,7 +30,7 @@ EPOCH_MS = re.compile(r"(?<![\w.])1[5-9]\d{11}(?![\w.])")
 ISO_TIME = re.compile(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+")
 
 
-class NotInStore(LessonError):
+class NotInStore(LessonError, LookupError):
     """The store lacks an experiment or a run that a record names."""
 
 

@@ -377,8 +377,8 @@ def first_absent(facts: list[str], text: str) -> str | None:
     """
     position = 0
     for fact in facts:
-        end = "" if fact.endswith("…") else r"(?!\w)"
-        pattern = rf"(?<!\w){re.escape(fact.removesuffix('…'))}{end}"
+        end = "" if fact.endswith("…") else r"(?!\w|\.\d)"
+        pattern = rf"(?<!\w)(?<!\d\.){re.escape(fact.removesuffix('…'))}{end}"
         found = re.compile(pattern).search(text, position)
         if found is None:
             return fact

@@ -1,6 +1,6 @@
 # make help lists the commands. Each of them is a line or two that you could type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help tutorial telco test test-fast test-parity ui stop clean lint
+.PHONY: help tutorial telco test test-fast test-parity ui stop pictures check-pictures clean lint
 
 # Succeeds where a Python is one that the pinned packages support.
 SUITABLE = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
@@ -8,6 +8,8 @@ SUITABLE = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	"$$python" -c '$(SUITABLE)' 2>/dev/null && \
 	echo "$$python" && break; done)
+CHROMIUM = $(shell for name in "$$CMLFLOW_BROWSER" chromium chromium-browser google-chrome; do \
+	command -v "$$name" && break; done)
 PORT ?= 5000
 WORKAREA := $(or $(CMLFLOW_WORKAREA),$(CURDIR))
 # Two tests at a time; those of one file stay together and share what they made.
@@ -19,6 +21,11 @@ test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found. Install one, 
 "$(PYTHON)" -c '$(SUITABLE)' 2>/dev/null || { \
 	echo "$(PYTHON) is no Python 3.10, 3.11 or 3.12. Name another:"; \
 	echo "  make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+endef
+
+define require_store
+test -f "$(WORKAREA)/mlflow.db" || { \
+	echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
 endef
 
 # An environment is complete when its last line has run: the marker file, not the folder, tells.
@@ -34,7 +41,7 @@ define environment
 endef
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 22
 
 tutorial: .venv/archive  ## run all lessons and say where to look
 	@.venv/bin/python tutorial.py
@@ -57,13 +64,26 @@ ui: export CDSW_APP_PORT = $(PORT)
 ui:  ## start the MLflow UI on what the lessons logged (PORT=5000)
 	@test -z "$$MLFLOW_TRACKING_URI" || { echo "MLFLOW_TRACKING_URI is set: the runs are there."; \
 		echo "For the local store:  unset MLFLOW_TRACKING_URI"; exit 1; }
-	@test -f "$(WORKAREA)/mlflow.db" || { echo "Nothing has been logged yet. Run this first:  make tutorial"; exit 1; }
+	@$(require_store)
 	@$(MAKE) --silent .venv/complete
 	@trap 'kill $$! 2>/dev/null; echo Stopped; exit 0' INT TERM; .venv/bin/python cml/mlflow_ui.py & wait $$!
 
 stop:  ## end the endpoints that the lessons started
 	@if test -x .venv/bin/python; then .venv/bin/python -m cmlflow.serving --stop; \
 		else $(require_python); "$(PYTHON)" -m cmlflow.serving --stop; fi
+
+# On what the lessons logged, here or in the folder that CMLFLOW_WORKAREA names
+pictures:  ## take the pictures in img/ again (needs Chromium)
+	@$(require_store)
+	@$(MAKE) --silent .venv/complete .venv-pictures/complete
+	@.venv-pictures/bin/python -m img.take_pictures
+
+check-pictures:  ## look in the UI for what the pictures show (needs Chromium)
+	@$(require_store)
+	@if test -n "$(CHROMIUM)$$CI"; then \
+		$(MAKE) --silent .venv/complete .venv-pictures/complete && \
+		.venv-pictures/bin/python -m img.take_pictures --check; \
+	else echo "Pictures not checked: no Chromium here (apt-get install chromium)"; fi
 
 # Any Python will do: an environment is not installed only to remove files.
 clean:  ## remove what the lessons made (not the environment)
@@ -82,6 +102,9 @@ lint: .venv/complete  ## check style
 
 .venv-parity/complete: requirements-parity.txt requirements.txt pyproject.toml
 	$(call environment,requirements-parity.txt,.venv-parity)
+
+.venv-pictures/complete: requirements-pictures.txt
+	$(call environment,requirements-pictures.txt,.venv-pictures)
 
 .venv-parity/addon/complete: tests/standins/addon.txt .venv-parity/complete
 	@.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \

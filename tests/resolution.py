@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 RESOLVED = ROOT / "tests" / "resolved.txt"
-FILES = ("requirements-local.txt", "requirements-parity.txt")  # both include requirements.txt
+# The first two include requirements.txt.
+FILES = ("requirements-local.txt", "requirements-parity.txt", "requirements-pictures.txt")
 PYTHONS = ("3.10", "3.11", "3.12")
 
 

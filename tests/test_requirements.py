@@ -44,6 +44,7 @@ def test_a_session_installs_neither_mlflow_nor_spark():
         "requirements.txt",
         "requirements-local.txt",
         "requirements-parity.txt",
+        "requirements-pictures.txt",
         "tests/standins/addon.txt",
     ],
 )

@@ -100,6 +100,7 @@ def session(tmp_path_factory):
                     "03_newbatch.py",
                     "06_model_simulation.py",
                     "03_newbatch.py",
+                    "04_train_xgboost.py --max-depth 2",
                     "04_train_xgboost.py",
                     "05_api_redeployment.py",
                     "06_model_simulation.py --rows-per-request 40",
@@ -160,7 +161,7 @@ def served(state):
 
 def runs_of(runs, trained_by):
     found = [run for run in runs if run.data.tags["trained_by"] == trained_by]
-    return sorted(found, key=lambda run: int(run.data.tags["batch_id"]))
+    return sorted(found, key=lambda run: (int(run.data.tags["batch_id"]), run.info.start_time))
 
 
 def test_each_reaches_its_last_line(session):
@@ -188,13 +189,20 @@ def test_02_again_deploys_what_the_gate_has_promoted_and_makes_nothing(session):
 
 def test_05_keeps_the_champion_of_a_day_without_drift(session):
     (keeps, nothing) = after(session, "05")
-    (first,), (challenger, _) = runs_of(session.runs, FIRST), runs_of(session.runs, LATER)
+    (first,), (_, challenger, _) = runs_of(session.runs, FIRST), runs_of(session.runs, LATER)
     assert challenger.data.tags["batch_id"] == "6"
     assert challenger.data.tags["gate.decision"] == "keep"
     assert challenger.data.tags["gate.against_run"] == first.info.run_id
     assert keeps.state["requests"]["create_model_build"] == 1
-    assert "Done: nothing to judge\n" in nothing.printed
     assert creations(nothing.before) == creations(nothing.state["requests"])
+
+
+def test_05_passes_over_a_challenger_of_an_earlier_day_than_the_last_verdict(session):
+    (_, nothing) = after(session, "05")
+    (passed_over, *_) = runs_of(session.runs, LATER)
+    assert passed_over.data.tags["batch_id"] == "6"
+    assert "Done: nothing to judge\n" in nothing.printed
+    assert "gate.decision" not in passed_over.data.tags
 
 
 def test_09_makes_five_jobs_each_the_child_of_the_one_before(session):
@@ -241,7 +249,7 @@ def test_09_again_makes_nothing_and_starts_each_chain_once(session):
 def test_the_jobs_retrain_on_the_drifted_day_and_the_winner_serves(session):
     (first, _) = after(session, "09")
     model, number, run_id = served(first.state)
-    (_, winner) = runs_of(session.runs, LATER)
+    (*_, winner) = runs_of(session.runs, LATER)
     assert (number, run_id) == (2, winner.info.run_id)
     assert winner.data.tags["batch_id"] == str(DRIFT_FROM)
     assert winner.data.tags["gate.decision"] == "promote"
@@ -257,7 +265,7 @@ def test_the_jobs_retrain_on_the_drifted_day_and_the_winner_serves(session):
 
 
 def test_the_store_names_the_winner_by_alias_and_by_tags(session):
-    (first,), (loser, winner) = runs_of(session.runs, FIRST), runs_of(session.runs, LATER)
+    (first,), (_, loser, winner) = runs_of(session.runs, FIRST), runs_of(session.runs, LATER)
     champion = session.champion
     assert (int(champion.version), champion.run_id) == (2, winner.info.run_id)
     tagged = [
@@ -273,7 +281,7 @@ def test_the_store_names_the_winner_by_alias_and_by_tags(session):
 
 
 def test_each_prediction_carries_run_version_and_the_id_that_the_platform_gave_it(session):
-    (first,), (_, winner) = runs_of(session.runs, FIRST), runs_of(session.runs, LATER)
+    (first,), (*_, winner) = runs_of(session.runs, FIRST), runs_of(session.runs, LATER)
     rows = session.tables["telco_predictions"]
     by_day = {}
     for row in rows:
@@ -289,7 +297,7 @@ def test_each_prediction_carries_run_version_and_the_id_that_the_platform_gave_i
 
 def test_the_monitoring_table_has_one_verdict_for_each_challenger(session):
     verdicts = [row for row in session.tables["telco_monitoring"] if row["kind"] == "verdict"]
-    (loser, winner) = runs_of(session.runs, LATER)
+    (_, loser, winner) = runs_of(session.runs, LATER)
     assert [(row["batch_id"], row["run_id"]) for row in sorted(verdicts, key=str)] == [
         (6, loser.info.run_id),
         (7, winner.info.run_id),

@@ -52,12 +52,14 @@ print(f"To deploy: run {run_id} ({store.name(found[0])})")
 # registry itself says that the version is of this run.
 known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
 if not known:
-    mlflow.register_model(f"runs:/{run_id}/model", MODEL)
+    with store.may_refuse("a new version", instead="what follows") as refusals:
+        mlflow.register_model(f"runs:/{run_id}/model", MODEL)
     known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
 if not known:
+    told = f": {store.one_line(refusals[0])}" if refusals else "."
     raise errors.StoreError(
-        f"The registry lists no version of {MODEL!r} for run {run_id}.",
-        "the version that was registered a moment ago",
+        f"The registry lists no version of {MODEL!r} for run {run_id}{told}",
+        "a registry that takes versions; in CML an administrator must have enabled it",
         "To try again, run:  python code/telco/02_api_deployment.py",
     )
 version = known[0]

@@ -17,8 +17,10 @@ Run        python code/telco/05_api_redeployment.py [--gate on | dry-run | off]
 # Who serves, who challenges?
 # ---------------------------
 # The champion is what the endpoint itself says that it serves. The challenger is the newest run of
-# 04 that has no verdict yet: a row of the monitoring table says when there is one. Three modes:
-# `on` acts on the verdict, `dry-run` changes nothing at all, `off` deploys without a verdict.
+# 04 that has no verdict yet: a row of the monitoring table says when there is one. A run on an
+# earlier day than the last verdict's comes too late: on the messages of its own day it could win
+# against a champion that has learned a newer world. Three modes: `on` acts on the verdict,
+# `dry-run` changes nothing at all, `off` deploys without a verdict.
 import mlflow
 
 from cmlflow import drift, errors, gate, options, registry, serving, snapshots, store, workarea
@@ -49,10 +51,8 @@ mlflow.set_experiment(EXPERIMENT)  # CML finds a run by its id only after this
 spark = start_spark(CONNECTION_NAME)
 for table in (TABLE, MONITORING):
     snapshots.current(spark, table, made_by=MADE_BY)  # if it is missing, this says so
-judged = {
-    row.run_id
-    for row in spark.sql(f"SELECT run_id FROM {MONITORING} WHERE kind = 'verdict'").collect()
-}
+verdicts = spark.sql(f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'").collect()
+judged, newest_judged = {row.run_id for row in verdicts}, max([0, *(r.batch_id for r in verdicts)])
 in_line = {
     str(row.snapshot_id)
     for row in spark.sql(
@@ -66,6 +66,7 @@ waiting = [
     and run.data.tags.get("trained_by") == "code/telco/04_train_xgboost.py"
     and run.data.tags.get("iceberg_snapshot_id") in in_line
     and run.info.run_id not in judged
+    and int(run.data.tags["batch_id"]) >= newest_judged
 ]
 waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None
@@ -181,8 +182,16 @@ print("The verdict stands in the tags" if acts else "Nothing is written")
 if promotes:
     known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
     if not known:
-        mlflow.register_model(f"runs:/{run_id}/model", MODEL)
+        with store.may_refuse("a new version", instead="what follows") as refusals:
+            mlflow.register_model(f"runs:/{run_id}/model", MODEL)
         known = [one for one in registry.versions(MODEL) if one.run_id == run_id]
+    if not known:
+        told = f": {store.one_line(refusals[0])}" if refusals else "."
+        raise errors.StoreError(
+            f"The registry lists no version of {MODEL!r} for run {run_id}{told}",
+            "a registry that takes versions; in CML an administrator must have enabled it",
+            "To try again, run:  python code/telco/05_api_redeployment.py",
+        )
     (version, *_) = known
     print(f"Proof 1: the registry says {version}")
     probe, ask = test[FEATURES].head(100), slice(0, 100)

@@ -62,8 +62,8 @@ for passed in range(args.days):
 # What has happened?
 # ------------------
 # The newest run of 07 has all days: which version answered, what the truth said, what was decided.
-# A version that took over on one day shows in the truth a day later. What serves now is asked of the
-# endpoint: the last step may have changed it after 07.
+# A version that took over on one day shows in the truth a day later. What serves now, the endpoint
+# itself says: the last step may have changed it after 07.
 import mlflow
 import pandas as pd
 

@@ -55,9 +55,10 @@ test: .venv/complete  ## run all tests
 test-fast: .venv/complete  ## run the tests that need no Spark
 	@.venv/bin/python $(PYTEST) -m "not spark"
 
-# Two of the four passes through the lessons at a time, and Part 3 with a workbench
+# Two of the four passes through the lessons at a time, and Parts 3 and 4 with a workbench
 test-parity: .venv-parity/addon/complete  ## run all lessons in a stand-in for a CML session
-	@.venv-parity/bin/python $(PYTEST) tests/test_in_cml.py tests/test_part3_in_cml.py
+	@.venv-parity/bin/python $(PYTEST) tests/test_in_cml.py tests/test_part3_in_cml.py \
+		tests/test_telco_in_cml.py
 
 # Ctrl+C is the shell's: Python, while it starts, would answer with a traceback.
 ui: export CDSW_APP_PORT = $(PORT)

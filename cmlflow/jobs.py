@@ -201,12 +201,15 @@ def _job(api: CMLServiceApi, project_id: str, step: Step, given: dict, parent: A
         print(f"Job {step.name!r} created", flush=True)
         return job
     changed = {
-        key: value
-        for key, value in wanted.items()
-        if key in ("script", "runtime_identifier", "runtime_addon_identifiers")
-        and getattr(job, key) != value
+        key: wanted[key]
+        for key in ("script", "runtime_identifier")
+        if getattr(job, key) != wanted[key]
     }
-    if (job.memory or 0) < wanted["memory"]:  # you may have given it more
+    # What the workbench or a user added stays: another add-on beside ours, or more memory.
+    addons = set(given.get("runtime_addon_identifiers", ()))
+    if not addons <= set(job.runtime_addon_identifiers or ()):
+        changed["runtime_addon_identifiers"] = wanted["runtime_addon_identifiers"]
+    if (job.memory or 0) < wanted["memory"]:
         changed["memory"] = wanted["memory"]
     if _variables(job.environment) != step.environment:
         changed["environment"] = json_text(step.environment)

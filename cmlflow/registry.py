@@ -93,15 +93,18 @@ def register_once(run_id: str, model: str) -> Version:
     """
     import mlflow
 
+    refused = ""
     for attempt in range(2):
         found = [one for one in versions(model) if one.run_id == run_id]
         if found:
             return found[0]
         if not attempt:
-            mlflow.register_model(f"runs:/{run_id}/model", model)
+            with store.may_refuse("a new version", instead="what follows") as refusals:
+                mlflow.register_model(f"runs:/{run_id}/model", model)
+            refused = f": {store.one_line(refusals[0])}" if refusals else ""
     raise StoreError(
-        f"The registry lists no version of {model!r} for run {run_id}.",
-        "the version that was registered a moment ago; in CML the AI Registry must be enabled",
+        f"The registry lists no version of {model!r} for run {run_id}{refused}.",
+        "a registry that takes versions; in CML an administrator must have enabled it",
         "Run this script again: it registers nothing twice",
     )
 

@@ -240,28 +240,30 @@ def runtime(api: CMLServiceApi) -> Any:
 def spark_addon(api: CMLServiceApi) -> str:
     """Return the identifier of the Spark add-on of this session, or of the newest Spark 3.
 
-    A session with the add-on has it below /runtime-addons, in a folder that is called so.
+    A session with the add-on has it below /runtime-addons, in a folder whose name begins so.
 
     Raises:
         WorkbenchError: the workbench offers none.
     """
-    offered = [
-        one
-        for one in all_of(api.list_runtime_addons)
-        if status(one) in ("available", "enabled", "unknown")
-        and re.match(r"spark\D*3", f"{one.component} {one.display_name}", re.IGNORECASE)
-    ]
+    offered = []
+    for one in all_of(api.list_runtime_addons):
+        names = (one.display_name, one.identifier, one.component)
+        found = re.search(r"spark\D*(\d)", " ".join(filter(None, names)), re.IGNORECASE)
+        usable = one.identifier and status(one) in ("available", "enabled", "unknown")
+        if usable and found and found[1] == "3":  # the tables need Iceberg for Spark 3
+            offered.append(one)
     if not offered:
         raise WorkbenchError(
             "This workbench offers no Spark add-on.",
             "one with Spark 3",
             "To add one, ask an administrator to open:  Runtime Catalog > Spark",
         )
-    here = os.environ.get("SPARK_HOME", "")
+    home = os.environ.get("SPARK_HOME", "").strip()
+    here = f"{home} {os.path.realpath(home)}" if home else ""  # it may be a link such as /opt/spark
 
     def likeness(one: Any) -> tuple:
         numbers = [int(number) for number in re.findall(r"\d+", one.display_name or "")]
-        return f"/{one.identifier}" in here, numbers
+        return len(one.identifier) if f"/{one.identifier}" in here else 0, numbers
 
     return max(offered, key=likeness).identifier
 

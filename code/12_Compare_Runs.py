@@ -176,7 +176,8 @@ grid = pd.DataFrame(
     }
 )
 print(grid.sort_values("mean_test_score", ascending=False).to_string(index=False))
-client.log_figure(parent.info.run_id, parallel_coordinates(grid), "parallel_coordinates.png")
+with store.may_refuse("a figure of a finished run", instead="the table above"):
+    client.log_figure(parent.info.run_id, parallel_coordinates(grid), "parallel_coordinates.png")
 
 # %%
 #

@@ -161,6 +161,7 @@ class Kernel:
 
     def __init__(self, work: Path, cwd: Path = ROOT, **extra: str) -> None:
         self.stdout: list[str] = []
+        self.limit = LIMIT  # seconds for one cell
         self.manager = KernelManager()
         self.manager.start_kernel(cwd=str(cwd), env=clean_environment(work, **extra))
         self.client = self.manager.blocking_client()
@@ -189,7 +190,7 @@ class Kernel:
 
         failed: list[str] = []
         reply = self.client.execute_interactive(
-            code, timeout=LIMIT, output_hook=collect, allow_stdin=False
+            code, timeout=self.limit, output_hook=collect, allow_stdin=False
         )
         if failed or reply["content"]["status"] != "ok":
             raise CellFailed(f"{failed or reply['content']}\n{''.join(printed)}")

@@ -197,6 +197,9 @@ TRY_ALL = """if True:
     attempt("list", lambda: len(client.search_experiments(filter_string="name != 'Default'")))
     attempt("delete", lambda: client.delete_tag(first, "colour"))
     attempt("dataset", lambda: client.log_inputs(first, datasets=[dataset]))
+    attempt("file", lambda: client.log_text(first, "text", "late.txt"))
+    client.set_terminated(first)
+    attempt("late", lambda: client.log_text(first, "text", "late.txt"))
     attempt("version", lambda: client.create_model_version("m", "file:///none").version)
     attempt("versions", lambda: len(client.search_model_versions("name = 'm'")))
     attempt("alias", lambda: client.set_registered_model_alias("m", "champion", 1))
@@ -221,6 +224,7 @@ NOT = "NotImplementedError: this store was started with"
                 "list": f"{NOT} no-list",
                 "delete": f"{NOT} no-delete",
                 "dataset": f"{NOT} no-datasets",
+                "late": f"{NOT} no-late-files",
                 "versions": f"{NOT} no-version-search",
                 "alias": f"{NOT} no-aliases",
             },
@@ -257,6 +261,8 @@ def test_the_stand_in_does_what_it_stands_for(work, switches, different):
             "list": "2",
             "delete": "None",
             "dataset": "None",
+            "file": "None",
+            "late": "None",
             "version": "1",
             "versions": "1",
             "alias": "None",

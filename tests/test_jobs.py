@@ -135,6 +135,7 @@ class TestInThisProcess:
         assert not (tmp_path / "second").exists()
 
 
+HADOOP, OLDER, NEWEST = "hadoop-cli-7.3.1.709-1", "spark332-7190-1202-b75", "spark351-1241-hf1"
 SCRIPTS = {
     "ok.py": "print('Done: fine')",
     "waits.py": "import time; time.sleep(10_000)",
@@ -243,35 +244,68 @@ class TestInCml:
         stopped.join()
         assert [one.state for one in outcomes] == ["stopped", jobs.NOT_RUN]
 
-    def test_a_step_that_needs_spark_gets_the_newest_add_on_and_memory_for_it(self, server):
+    def test_a_step_with_spark_gets_the_add_on_and_memory_for_it(self, server):
         jobs.run_chain([jobs.Step("a", "ok.py", needs_spark=True), jobs.Step("b", "ok.py")])
-        found = {job["name"]: job for job in server.state()["jobs"]}
-        assert found["a"]["runtime_addon_identifiers"] == ["spark351-1241-hf1"]
-        assert found["a"]["memory"] == jobs.SPARK_MEMORY_GB > found["b"]["memory"]
-        assert not found["b"].get("runtime_addon_identifiers")
+        with_spark, without = server.state()["jobs"]
+        assert with_spark["runtime_addon_identifiers"] == [NEWEST]
+        assert with_spark["memory"] == 4.0
+        assert not without.get("runtime_addon_identifiers") and without["memory"] == 2.0
 
-    def test_a_job_that_was_made_without_spark_gets_it(self, server, capsys):
-        for needs_spark in (False, True, True):
-            jobs.run_chain([jobs.Step("a", "ok.py", needs_spark=needs_spark)])
+    @pytest.mark.parametrize(
+        ("addons", "memory", "told"),
+        [
+            ([OLDER], 8.0, ["Job 'a': changed runtime_addon_identifiers"]),
+            ([], 2.0, ["Job 'a': changed memory, runtime_addon_identifiers"]),
+            ([HADOOP, NEWEST], 8.0, []),
+        ],
+        ids=["another Spark", "no Spark", "more than asked for"],
+    )
+    def test_a_job_gets_what_it_lacks_for_spark_and_keeps_what_it_has_more(
+        self, server, capsys, addons, memory, told
+    ):
+        step = jobs.Step("a", "ok.py", needs_spark=True)
+        jobs.run_chain([step])
         (job,) = server.state()["jobs"]
-        assert job["runtime_addon_identifiers"] == ["spark351-1241-hf1"]
-        told = capsys.readouterr().out
-        assert told.count("Job 'a': changed ") == 1
-        assert "changed memory, runtime_addon_identifiers\n" in told
-        assert job["memory"] == jobs.SPARK_MEMORY_GB
+        path = f"/api/v2/projects/{os.environ['CDSW_PROJECT_ID']}/jobs/{job['id']}"
+        server.ask("PATCH", path, {"runtime_addon_identifiers": addons, "memory": memory})
+        capsys.readouterr()
+        jobs.run_chain([step])
+        printed = capsys.readouterr().out.splitlines()
+        assert [line for line in printed if "changed" in line] == told
+        (after,) = server.state()["jobs"]
+        assert after["id"] == job["id"]
+        assert NEWEST in after["runtime_addon_identifiers"]
+        assert OLDER not in after["runtime_addon_identifiers"]
+        assert (HADOOP in after["runtime_addon_identifiers"]) == (HADOOP in addons)
+        assert after["memory"] == max(memory, 4.0)
 
-    def test_the_add_on_is_that_of_this_session(self, server, monkeypatch):
-        monkeypatch.setenv("SPARK_HOME", "/runtime-addons/spark332-7190-1202-b75-abc/opt/spark")
-        assert workbench.spark_addon(workbench.client()) == "spark332-7190-1202-b75"
-        monkeypatch.setenv("SPARK_HOME", "/opt/spark")
-        assert workbench.spark_addon(workbench.client()) == "spark351-1241-hf1"
-
-    def test_without_an_add_on_the_chain_is_not_begun(self, server):
+    def test_without_a_spark_add_on_it_says_so_before_a_job_is_made(self, server):
         server.switch("no-spark")
+        steps = [jobs.Step("a", "ok.py"), jobs.Step("b", "ok.py", needs_spark=True)]
         with pytest.raises(WorkbenchError, match="This workbench offers no Spark add-on"):
-            jobs.run_chain([jobs.Step("a", "ok.py", needs_spark=True)])
+            jobs.run_chain(steps)
         assert server.state()["jobs"] == []
-        assert [one.state for one in jobs.run_chain([jobs.Step("a", "ok.py")])] == [jobs.SUCCEEDED]
+        assert jobs.run_chain(steps[:1])[0].state == jobs.SUCCEEDED
+
+    @pytest.mark.parametrize("switches", [(), ("spark-4",), ("any-order", "spark-4")])
+    def test_the_newest_spark_3_is_chosen_and_never_spark_4(self, server, monkeypatch, switches):
+        monkeypatch.delenv("SPARK_HOME", raising=False)
+        server.switch(*switches)
+        chosen = jobs.workbench.spark_addon(jobs.workbench.client())
+        assert chosen == ("spark354-1245" if switches else NEWEST)
+
+    @pytest.mark.parametrize("linked", [False, True], ids=["folder", "link"])
+    @pytest.mark.parametrize("home", [OLDER, "spark400-1260"])
+    def test_the_add_on_of_the_session_goes_before_the_newest_unless_it_is_spark_4(
+        self, server, monkeypatch, tmp_path, home, linked
+    ):
+        server.switch("spark-4")
+        folder = tmp_path / "runtime-addons" / f"{home}-x1y2" / "opt" / "spark"
+        folder.mkdir(parents=True)
+        (tmp_path / "spark").symlink_to(folder)
+        monkeypatch.setenv("SPARK_HOME", str(tmp_path / "spark" if linked else folder))
+        chosen = jobs.workbench.spark_addon(jobs.workbench.client())
+        assert chosen == (OLDER if home == OLDER else "spark354-1245")
 
     def test_a_script_that_is_not_in_the_project_is_refused_and_nothing_runs(self, server):
         with pytest.raises(WorkbenchError, match="refused create_job"):
@@ -311,7 +345,8 @@ class TestInCml:
         step = next(one for one in steps if one.name == busy)
         api = jobs.workbench.client()
         project, image = os.environ["CDSW_PROJECT_ID"], jobs.workbench.runtime(api).image_identifier
-        job = jobs._job(api, project, step, {"runtime_identifier": image, "memory": 2.0}, None)
+        given = {"runtime_identifier": image, "memory": jobs.MEMORY_GB}
+        job = jobs._job(api, project, step, given, None)
         jobs.workbench.call(api.create_job_run, {}, project, job.id)
         monkeypatch.setattr(jobs, "STEP_LIMIT_S", 10)
         with pytest.raises(WorkbenchError, match=f"The job '{busy}' is running already"):

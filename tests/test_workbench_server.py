@@ -731,6 +731,19 @@ def test_runtimes_are_found_by_a_filter(bench):
     assert addons == ["HadoopCLI"]
 
 
+def test_add_ons_with_spark_are_told_as_they_are(bench):
+    def of_spark():
+        found = call(bench, "list_runtime_addons")["runtime_addons"]
+        assert [one for one in found if one["component"] == "HadoopCLI"]
+        return [one["display_name"][:9] for one in found if "spark" in one["identifier"]]
+
+    assert of_spark() == ["Spark 3.3", "Spark 3.5"]
+    bench.switch("spark-4")
+    assert sorted(of_spark()) == ["Spark 3.3", "Spark 3.5", "Spark 3.5", "Spark 4.0"]
+    bench.switch("no-spark")
+    assert of_spark() == []
+
+
 # Experiments
 
 

@@ -139,7 +139,9 @@ def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
             body = json.loads(text)
         except ValueError:
             body = text
-        if answer.status_code in (401, 403, 404) and key == _KEYS.pop(_named(endpoint), ""):
+        if answer.status_code in (401, 403, 404):
+            if _KEYS.get(_named(endpoint)) == key:  # else another thread has the new one already
+                _KEYS.pop(_named(endpoint), None)
             known, key = key, _access_key(endpoint)
             if key != known:
                 continue

@@ -51,15 +51,15 @@ print(f"Gate: {args.gate}\nChampion: {serves}")
 # Who challenges?
 # ---------------
 # The newest run of 04 that has no verdict yet: a row of the monitoring table says when there is
-# one. Runs on a table that was replaced since do not count.
+# one. Runs on a table that was replaced since do not count, nor does one on an earlier day than the
+# last verdict's: on the messages of its own day it could win against a champion that has learned a
+# newer world.
 mlflow.set_experiment(EXPERIMENT)  # CML finds a run by its id only after this
 spark = start_spark(CONNECTION_NAME)
 for table in (TABLE, MONITORING):
     snapshots.current(spark, table, made_by=MADE_BY)  # if it is missing, this says so
-judged = {
-    row.run_id
-    for row in spark.sql(f"SELECT run_id FROM {MONITORING} WHERE kind = 'verdict'").collect()
-}
+verdicts = spark.sql(f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'").collect()
+judged, newest_judged = {row.run_id for row in verdicts}, max([0, *(r.batch_id for r in verdicts)])
 in_line = snapshots.line(spark, TABLE)
 waiting = [
     run
@@ -68,6 +68,7 @@ waiting = [
     and run.data.tags.get("trained_by") == "code/telco/04_train_xgboost.py"
     and run.data.tags.get("iceberg_snapshot_id") in in_line
     and run.info.run_id not in judged
+    and int(run.data.tags["batch_id"]) >= newest_judged
 ]
 waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None

@@ -204,15 +204,18 @@ print(f"Run {run.info.run_id}: {len(page['days'])} days")
 #
 # The platform's own book
 # -----------------------
-# A CML model deployment can keep the truth of each of its predictions too. What it has no place
-# for is kept in our tables anyway.
+# A CML model deployment can keep the truth of each of its predictions too, by the id that it gave
+# the prediction. A request with several messages has one id for all of them, and so no one truth:
+# those stay in our tables.
 from cmlflow import model_metrics
 
 if workarea.in_cml() and found:
+    known_before = there("failure_share")
+    alone = known[~known["prediction_uuid"].duplicated(keep=False)]
     told = {
         one.prediction_uuid: float(getattr(one, towers.LABEL))
-        for one in known.itertuples()
-        if one.prediction_uuid and (one.batch_id, one.run_id) not in there("failure_share")
+        for one in alone.itertuples()
+        if one.prediction_uuid and (one.batch_id, one.run_id) not in known_before
     }
     sent = model_metrics.send_truth("final_label", told)
     print(f"Model metrics: the truth of {sent} predictions")

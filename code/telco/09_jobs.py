@@ -62,9 +62,12 @@ for passed in range(args.days):
 # What has happened?
 # ------------------
 # The newest run of 07 has all days: which version answered, what the truth said, what was decided.
-# A version that took over on one day shows in the truth a day later.
+# A version that took over on one day shows in the truth a day later. What serves now, the endpoint
+# itself says: the last step may have changed it after 07.
 import mlflow
 import pandas as pd
+
+from cmlflow import serving
 
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
 mlflow.set_experiment("telco-monitoring")  # CML finds a run by its id only after this
@@ -75,9 +78,10 @@ days = pd.DataFrame(page["days"])
 days["roc_auc"] = [f"{one['roc_auc']:.3f}" if one else "not yet known" for one in days["truth"]]
 days["decision"] = days["decision"].fillna("")  # of several days at once, only the last has one
 print(days[["day", "version", "roc_auc", "decision"]].to_string(index=False))
-served = page["served"]
+serves = serving.deployed("CellTwrFail-CLF")
+now = f"version {serves.version} serves (run {serves.run_id})" if serves else "nothing serves"
 print(
-    f"Done: {args.days} days; version {served['version']} serves (run {served['run_id']})\n"
+    f"Done: {args.days} days; {now}\n"
     "Look at: Experiments > telco-monitoring, scores.png of the newest run.\n"
     f"Open the UI: {store.how_to_open_ui(store.run_page(newest, 'artifacts/scores.png'))}"
 )

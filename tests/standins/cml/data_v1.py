@@ -6,6 +6,8 @@ word `stopped-session` in CML_STORE_SWITCHES means once.
 
 import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 CONNECTIONS = ("test-lake",)
 _kept = []
@@ -29,11 +31,15 @@ class _Connection:
         catalog = "spark.sql.catalog.spark_catalog"
         master = os.environ.get("MASTER", "local[1]")
         builder = SparkSession.builder.master(master).appName("stand-in")
+        # The catalog of this stand-in warns of each table that is not there yet, with its stack.
+        log4j = Path(find_spec("cmlflow.spark").origin).with_name("log4j2.properties").as_uri()
         settings = {
             "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
             "spark.driver.host": "127.0.0.1",
             "spark.sql.shuffle.partitions": "2",
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
+            f"-Dlog4j2.configurationFile={log4j}",
         }
         if os.environ.get("ICEBERG_JAR"):
             settings |= {

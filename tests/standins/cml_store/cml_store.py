@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.file_store import FileStore as FileRegistry
 from mlflow.store.tracking.file_store import FileStore as FileTracking
 from mlflow.tracking import fluent
+from mlflow.tracking._tracking_service.client import TrackingServiceClient
 
 SWITCHES = (
     "no-filter",  # search_runs ignores filter_string
@@ -23,6 +24,7 @@ SWITCHES = (
     "no-datasets",  # log_inputs is refused
     "no-aliases",  # the registry refuses them
     "no-version-search",  # the registry refuses search_model_versions
+    "no-late-files",  # a run that has ended takes no more files
     "no-registry",  # there is none
     "experiment-first",  # get_run needs set_experiment in the same process
     "only-set-experiment",  # and so do search_experiments and search_runs
@@ -55,6 +57,19 @@ def without_details(experiment):
         experiment._creation_time = experiment._last_update_time = None
         experiment._tags = {}
     return experiment
+
+
+def refuse_late_files(log_artifact):
+    def log_if_running(self, run_id, *args, **options):
+        if self.get_run(run_id).info.end_time:
+            refuse_if("no-late-files")
+        return log_artifact(self, run_id, *args, **options)
+
+    return log_if_running
+
+
+if "no-late-files" in ON:  # files go past the store, so the client itself must refuse them
+    TrackingServiceClient.log_artifact = refuse_late_files(TrackingServiceClient.log_artifact)
 
 
 class Tracking(FileTracking):

@@ -184,8 +184,11 @@ def list_runtime_addons(call: Call) -> dict:
         "spark332-7190-1202-b75": ("Spark", "Spark 3.3.2 - CDP 7.1.9"),
         "spark351-1241-hf1": ("Spark", "Spark 3.5.1 - CDE 1.24.1 - HOTFIX-1"),
     }
+    if "spark-4" in call.state.switches:
+        names["spark400-1260"] = ("Spark", "Spark 4.0.0 - CDE 1.26")
+        names["spark354-1245"] = ("", "Spark 3.5.4 - CDE 1.24.5")
     if "no-spark" in call.state.switches:
-        names = {key: value for key, value in names.items() if value[0] != "Spark"}
+        names = {one: said for one, said in names.items() if said[0] == "HadoopCLI"}
     made = call.state.of("projects")[0]["created_at"]
     rows = [
         {

@@ -58,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    asked_model = False  # on this connection
     server: Server
 
     def log_message(self, *_) -> None:
@@ -77,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
                 if self.command != "POST":
                     raise Refused(405, "Method Not Allowed")
                 self.count("model")
+                if not self.asked_model:
+                    self.asked_model = True
+                    self.count("connections to models")
                 query = dict(parse_qsl(url.query))
                 status, said = endpoint.respond(
                     state, self.server.predictors, query, raw, self.bearer()

@@ -55,6 +55,7 @@ SWITCHES = {
     "dashed-run-ids": "ids of job runs look like those of jobs",
     "company-registry": "runtime images come from a company's own registry",
     "no-python-runtime": "no runtime with Python 3.10 or newer",
+    "spark-4": "there is an add-on with Spark 4 too, and others say less of themselves",
     "no-spark": "no add-on with Spark",
     # The registry
     "separate-registry": "versions registered by MLflow are unknown to API v2",

@@ -17,8 +17,10 @@ Run        python code/telco/05_api_redeployment.py [--gate on | dry-run | off]
 # Who serves, who challenges?
 # ---------------------------
 # The champion is what the endpoint itself says that it serves. The challenger is the newest run of
-# 04 that has no verdict yet: a row of the monitoring table says when there is one. Three modes:
-# `on` acts on the verdict, `dry-run` changes nothing at all, `off` deploys without a verdict.
+# 04 that has no verdict yet: a row of the monitoring table says when there is one. One that knows
+# older days only than the champion, or than another that was judged, comes too late: it would be
+# judged on messages of a world that is gone. Three modes: `on` acts on the verdict, `dry-run`
+# changes nothing at all, `off` deploys without a verdict.
 import mlflow
 
 from cmlflow import drift, errors, gate, options, registry, serving, snapshots, store, workarea
@@ -50,9 +52,13 @@ spark = start_spark(CONNECTION_NAME)
 for table in (TABLE, MONITORING):
     snapshots.current(spark, table, made_by=MADE_BY)  # if it is missing, this says so
 judged = {
-    row.run_id
-    for row in spark.sql(f"SELECT run_id FROM {MONITORING} WHERE kind = 'verdict'").collect()
+    row.run_id: row.batch_id
+    for row in spark.sql(
+        f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'"
+    ).collect()
 }
+known_day = int(mlflow.get_run(serves.run_id).data.tags.get("batch_id", 0))
+known_day = max(known_day, *judged.values(), 0)
 in_line = {
     str(row.snapshot_id)
     for row in spark.sql(
@@ -66,11 +72,15 @@ waiting = [
     and run.data.tags.get("trained_by") == "code/telco/04_train_xgboost.py"
     and run.data.tags.get("iceberg_snapshot_id") in in_line
     and run.info.run_id not in judged
+    and int(run.data.tags["batch_id"]) >= known_day
 ]
 waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None
 run_id = challenger.info.run_id if challenger else None
 tags = dict(challenger.data.tags) if challenger else {}
+if serves.run_id not in (run_id, tags.get("gate.against_run")):
+    # What an earlier run of this script wrote before it was stopped was about another champion.
+    tags = {name: value for name, value in tags.items() if not name.startswith("gate.")}
 print(
     f"Gate: {args.gate}\nChampion: {serves}\nChallenger: run {run_id or 'none without a verdict'}"
 )
@@ -216,7 +226,8 @@ if promotes:
 if acts:
     row = drift.verdict_rows(int(tags["batch_id"]), mode, promotes, len(test), run_id)
     new = towers.frame(spark, row, spark.table(MONITORING).schema).writeTo(MONITORING)
-    new.option("snapshot-property.telco-verdict", run_id).append()
+    with snapshots.writable(MONITORING):
+        new.option("snapshot-property.telco-verdict", run_id).append()
 spark.stop()
 outcome = f"{verdict.decision}, {verdict.reason}" if verdict else "nothing to judge"
 if args.gate == "dry-run" and verdict:

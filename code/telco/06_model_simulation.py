@@ -136,7 +136,8 @@ for day in [] if args.batch else waiting["batch_id"]:
         new = once.merge(answered, on="message_id")
         new = new.assign(version=before.version, run_id=before.run_id)[schema.names]
         writer = towers.frame(spark, new, schema).writeTo(PREDICTIONS)
-        writer.option("snapshot-property.telco-batch", str(day)).append()
+        with snapshots.writable(PREDICTIONS):
+            writer.option("snapshot-property.telco-batch", str(day)).append()
         latencies.append(answered["latency_ms"])
         sent += len(answered)
     if failure is not None:
@@ -173,7 +174,8 @@ if args.batch:
     )
     for day in waiting["batch_id"]:
         writer = scored.where(f"batch_id = {day}").select(*schema.names).writeTo(PREDICTIONS)
-        writer.option("snapshot-property.telco-batch", str(day)).append()
+        with snapshots.writable(PREDICTIONS):
+            writer.option("snapshot-property.telco-batch", str(day)).append()
     sent = int(waiting["count"].sum())
 
 # %%

@@ -47,6 +47,16 @@ class IcebergSource(DatasetSource):
         self.table, self.snapshot_id, self.catalog = table, snapshot_id, catalog
         self.start_snapshot_id = start_snapshot_id
 
+    @property
+    def digest(self) -> str:
+        """The snapshot id; for an increment, a hyphen and its start in hexadecimal after it.
+
+        MLflow takes two datasets of one name and digest for the same, and forgets the second
+        source; and it takes 36 characters at most.
+        """
+        start = self.start_snapshot_id
+        return f"{self.snapshot_id}-{int(start):x}" if start else self.snapshot_id
+
     def load(self) -> "DataFrame":
         """Return exactly the rows of the snapshot or the increment, in no particular order.
 
@@ -150,7 +160,7 @@ class IcebergDataset(Dataset):
         }
 
     def _compute_digest(self) -> str:
-        return self.source.snapshot_id
+        return self.source.digest
 
 
 def training_dataset(run: "Run") -> "DatasetInput | None":
@@ -179,7 +189,7 @@ def from_iceberg(
         rows: the rows of the snapshot, or some of them: they tell the columns and their types.
         snapshot: from `current` or `by_id`; its row count is the dataset's.
         name: by default the name of the table.
-        digest: by default the snapshot id, 19 of the 36 characters that MLflow allows. Then
+        digest: by default that of the source; for a whole snapshot this is its id. Then
             `mlflow.search_runs(filter_string="dataset.digest = '<id>'")` finds the models that
             were trained on the snapshot.
         start_snapshot_id: where the rows are an increment: the snapshot after which they came.
@@ -190,10 +200,13 @@ def from_iceberg(
     with warnings.catch_warnings():  # a hint on integers, which concerns scoring only
         warnings.simplefilter("ignore", UserWarning)
         schema = infer_signature(rows).inputs
+    source = IcebergSource(
+        snapshot.table, snapshot.snapshot_id, snapshot.catalog, start_snapshot_id
+    )
     return IcebergDataset(
-        IcebergSource(snapshot.table, snapshot.snapshot_id, snapshot.catalog, start_snapshot_id),
+        source,
         schema,
         snapshot.row_count if row_count is None else row_count,
         name or snapshot.table,
-        digest or snapshot.snapshot_id,
+        digest or source.digest,
     )

@@ -185,6 +185,31 @@ def readable(spark: SparkSession, table: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def writable(table: str) -> Iterator[None]:
+    """Name the table to which Spark could not write in this block, and the reason.
+
+    A write is one commit, so half of it is never there, and the lesson may be run again.
+
+    Raises:
+        LessonError: in place of what Spark raised: the disk is full, or its clock was set back.
+    """
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        said, *_ = reason(str(error)).splitlines() or [type(error).__name__]
+        if "sorted snapshot log" in str(error) or "Invalid update timestamp" in str(error):
+            said = "its newest snapshot is of a later time than this machine's clock shows"
+        raise LessonError(
+            f"{table} could not be written: {said.rstrip('.')}.",
+            "room on the disk, the right to write there, and a clock that was not set back",
+            "When that is so, run the same lesson again: it goes on from what is there",
+        ) from error
+
+
 def require_ours(spark: SparkSession, table: str, made_by: str) -> None:
     """Let a lesson replace a table only if a lesson made it: a shared lake has tables of others.
 

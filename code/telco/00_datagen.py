@@ -94,12 +94,14 @@ print(f"To write: {towers_table}; empty: {', '.join(empty)}")
 # carries the story on.
 for table, schema in empty.items():
     nothing = spark.createDataFrame([], schema).writeTo(table).using("iceberg")
-    nothing.tableProperty("made_by", LESSON).createOrReplace()
+    with snapshots.writable(table):
+        nothing.tableProperty("made_by", LESSON).createOrReplace()
 history = towers.in_spark(spark, story, range(1, args.days + 1), labelled=True)
 writer = history.writeTo(towers_table).using("iceberg").tableProperty("made_by", LESSON)
 writer = writer.tableProperty(towers.SEED, str(args.seed))
 writer = writer.tableProperty(towers.ROWS, str(args.rows_per_day))
-writer.option("snapshot-property.telco-batch", str(args.days)).createOrReplace()
+with snapshots.writable(towers_table):
+    writer.option("snapshot-property.telco-batch", str(args.days)).createOrReplace()
 
 # %%
 #

@@ -68,7 +68,8 @@ if yesterday in has[MESSAGES] and yesterday not in has[TOWERS]:
     ).first() or (args.drift, args.drift_from)
     then = towers.story_of(spark, TOWERS, kind, int(first))
     known = towers.in_spark(spark, then, [yesterday], labelled=True)
-    known.writeTo(TOWERS).option("snapshot-property.telco-batch", str(yesterday)).append()
+    with snapshots.writable(TOWERS):
+        known.writeTo(TOWERS).option("snapshot-property.telco-batch", str(yesterday)).append()
     told.append(f"the truth of day {yesterday}")
 print(f"Days whose truth is known: up to {max(has[TOWERS] | ({yesterday} if told else set()))}")
 
@@ -83,7 +84,8 @@ if day not in has[MESSAGES] | has[TOWERS]:
     new = towers.in_spark(spark, story, [day]).writeTo(MESSAGES)
     new = new.option("snapshot-property.telco-batch", str(day))
     new = new.option("snapshot-property.telco-drift", args.drift)
-    new.option("snapshot-property.telco-drift-from", str(args.drift_from)).append()
+    with snapshots.writable(MESSAGES):
+        new.option("snapshot-property.telco-drift-from", str(args.drift_from)).append()
     told.append(f"the messages of day {day}")
 print("New:", " and ".join(told) or "nothing, this day is there already")
 

@@ -51,15 +51,20 @@ print(f"Gate: {args.gate}\nChampion: {serves}")
 # Who challenges?
 # ---------------
 # The newest run of 04 that has no verdict yet: a row of the monitoring table says when there is
-# one. Runs on a table that was replaced since do not count, nor does one on an earlier day than the
-# last verdict's: on the messages of its own day it could win against a champion that has learned a
-# newer world.
+# one. Runs on a table that was replaced since do not count, nor does one that knows older days only
+# than the champion, or than another that was judged: it would be judged on a world that is gone.
 mlflow.set_experiment(EXPERIMENT)  # CML finds a run by its id only after this
 spark = start_spark(CONNECTION_NAME)
 for table in (TABLE, MONITORING):
     snapshots.current(spark, table, made_by=MADE_BY)  # if it is missing, this says so
-verdicts = spark.sql(f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'").collect()
-judged, newest_judged = {row.run_id for row in verdicts}, max([0, *(r.batch_id for r in verdicts)])
+judged = {
+    row.run_id: row.batch_id
+    for row in spark.sql(
+        f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'"
+    ).collect()
+}
+known_day = int(mlflow.get_run(serves.run_id).data.tags.get("batch_id", 0))
+known_day = max(known_day, *judged.values(), 0)
 in_line = snapshots.line(spark, TABLE)
 waiting = [
     run
@@ -68,12 +73,15 @@ waiting = [
     and run.data.tags.get("trained_by") == "code/telco/04_train_xgboost.py"
     and run.data.tags.get("iceberg_snapshot_id") in in_line
     and run.info.run_id not in judged
-    and int(run.data.tags["batch_id"]) >= newest_judged
+    and int(run.data.tags["batch_id"]) >= known_day
 ]
 waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None
 run_id = challenger.info.run_id if challenger else None
 tags = dict(challenger.data.tags) if challenger else {}
+if serves.run_id not in (run_id, tags.get("gate.against_run")):
+    # What an earlier run of this script wrote before it was stopped was about another champion.
+    tags = {name: value for name, value in tags.items() if not name.startswith("gate.")}
 print(f"Challenger: run {run_id or 'none without a verdict'}")
 
 # %%
@@ -223,7 +231,8 @@ if promotes:
 if acts:
     row = drift.verdict_rows(int(tags["batch_id"]), mode, promotes, len(test), run_id)
     new = towers.frame(spark, row, spark.table(MONITORING).schema).writeTo(MONITORING)
-    new.option("snapshot-property.telco-verdict", run_id).append()
+    with snapshots.writable(MONITORING):
+        new.option("snapshot-property.telco-verdict", run_id).append()
 spark.stop()
 outcome = f"{verdict.decision}, {verdict.reason}" if verdict else "nothing to judge"
 if args.gate == "dry-run" and verdict:

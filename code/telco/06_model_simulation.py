@@ -104,7 +104,8 @@ for day in [] if args.batch else waiting["batch_id"]:
         new = once.merge(sent.answered, on="message_id")
         new = new.assign(version=serves.version, run_id=serves.run_id)[schema.names]
         writer = towers.frame(spark, new, schema).writeTo(PREDICTIONS)
-        writer.option("snapshot-property.telco-batch", str(day)).append()
+        with snapshots.writable(PREDICTIONS):
+            writer.option("snapshot-property.telco-batch", str(day)).append()
         latencies.append(sent.answered["latency_ms"])
         total += len(new)
     if sent.failed is not None:
@@ -140,7 +141,8 @@ if args.batch:
     )
     for day in waiting["batch_id"]:
         writer = scored.where(f"batch_id = {day}").select(*schema.names).writeTo(PREDICTIONS)
-        writer.option("snapshot-property.telco-batch", str(day)).append()
+        with snapshots.writable(PREDICTIONS):
+            writer.option("snapshot-property.telco-batch", str(day)).append()
     total = int(waiting["count"].sum())
 
 # %%

@@ -133,7 +133,8 @@ if found:
     rows = pd.concat([*found, drift.decision_rows(decision)], ignore_index=True)
     now = pd.concat([before, rows], ignore_index=True)
     new = towers.frame(spark, rows, spark.table(MONITORING).schema).writeTo(MONITORING)
-    new.option("snapshot-property.telco-batch", str(decision.batch_id)).append()
+    with snapshots.writable(MONITORING):
+        new.option("snapshot-property.telco-batch", str(decision.batch_id)).append()
 spark.stop()
 print(f"{sum(map(len, found))} new numbers in {MONITORING}")
 

@@ -17,7 +17,12 @@ Run        python code/telco/09_jobs.py [--days 4] [--drift firmware] [--drift-f
 # Each of them ends well when it has nothing to do, and does nothing twice. So the chain may run
 # every day, may be killed, and may be started again. Retrain and redeploy are two decisions: drift
 # asks for a challenger, and only the gate lets it serve.
-from cmlflow import gate, jobs, options, store, towers
+from cmlflow import drift, gate, jobs, options, snapshots, store, towers, workarea
+from cmlflow.spark import start_spark
+
+CONNECTION_NAME = "go01-aw-dl"
+NAMESPACE = "spark_catalog.default"
+MESSAGES, MONITORING = f"{NAMESPACE}.telco_messages", f"{NAMESPACE}.telco_monitoring"
 
 parser = options.parser()
 number = options.whole_number(1, 1000)
@@ -28,11 +33,11 @@ parser.add_argument("--drift-from", type=number, default=8, help="the first drif
 parser.add_argument("--gate", choices=gate.MODES, default="on", help="see 05_api_redeployment.py")
 args = parser.parse_args()
 
-drift = {"CMLFLOW_DRIFT": args.drift, "CMLFLOW_DRIFT_FROM": str(args.drift_from)}
+drifts = {"CMLFLOW_DRIFT": args.drift, "CMLFLOW_DRIFT_FROM": str(args.drift_from)}
 chain = [
     jobs.Step(name, f"code/telco/{script}", variables, needs_spark=True)
     for name, script, variables in (
-        ("New Batch", "03_newbatch.py", drift),
+        ("New Batch", "03_newbatch.py", drifts),
         ("Model Simulation", "06_model_simulation.py", {}),
         ("Model Monitoring", "07_model_monitoring.py", {}),
         ("Retrain XGBoost", "04_train_xgboost.py", {"CMLFLOW_WHEN": "drift"}),
@@ -44,15 +49,36 @@ for step in chain:
 
 # %%
 #
+# A day that has begun
+# --------------------
+# If this script was stopped in the middle of a day, its messages are there, but nobody has measured
+# them, or has done what was decided. Before another day begins, this one is brought to its end. In
+# CML that is for the jobs, which go on without this script.
+rounds = [(f"Day {passed + 1} of {args.days}", chain) for passed in range(args.days)]
+if not workarea.in_cml():
+    thresholds = drift.read_thresholds(workarea.root() / "code" / "telco" / "thresholds.yaml")
+    spark = start_spark(CONNECTION_NAME)
+    for table in (MESSAGES, MONITORING):
+        snapshots.current(spark, table, made_by="code/telco/00_datagen.py")  # says what is missing
+    (begun,) = spark.sql(f"SELECT max(batch_id) FROM {MESSAGES}").first()
+    rows = spark.table(MONITORING).toPandas()
+    spark.stop()
+    decided = rows.loc[rows["kind"] == "decision", "batch_id"].max()
+    if begun and (begun != decided or drift.decide(rows, thresholds).action == drift.RETRAIN):
+        rounds.insert(0, (f"Day {begun} had begun", chain[1:]))
+print(f"To come: {', '.join(name for name, _ in rounds[:3])}{' ...' if rounds[3:] else ''}")
+
+# %%
+#
 # Let the days pass
 # -----------------
 # In CML each step is a job and the child of the one before; only the first is started here. You
 # could give it a schedule instead. On a laptop the steps run one after the other in this process,
 # so Java starts once.
-for passed in range(args.days):
-    outcomes = jobs.run_chain(chain, in_this_process=True)
+for name, steps in rounds:
+    outcomes = jobs.run_chain(steps, in_this_process=True)
     seconds = sum(one.seconds for one in outcomes)
-    print(f"Day {passed + 1} of {args.days}, {seconds:.1f} s", flush=True)
+    print(f"{name}, {seconds:.1f} s", flush=True)
     for one in outcomes:
         print(f"  {one.step.name:16} {one.state:9} {one.told.splitlines()[0] if one.told else ''}")
     jobs.require_success(outcomes)

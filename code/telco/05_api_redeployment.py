@@ -57,12 +57,8 @@ mlflow.set_experiment(EXPERIMENT)  # CML finds a run by its id only after this
 spark = start_spark(CONNECTION_NAME)
 for table in (TABLE, MONITORING):
     snapshots.current(spark, table, made_by=MADE_BY)  # if it is missing, this says so
-judged = {
-    row.run_id: row.batch_id
-    for row in spark.sql(
-        f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'"
-    ).collect()
-}
+verdicts = spark.sql(f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'")
+judged = {row.run_id: row.batch_id for row in verdicts.collect()}
 known_day = int(mlflow.get_run(serves.run_id).data.tags.get("batch_id", 0))
 known_day = max(known_day, *judged.values(), 0)
 in_line = snapshots.line(spark, TABLE)

@@ -226,7 +226,7 @@ def main() -> int:
 def stop_endpoints(keep: Collection[str] = ()) -> None:
     """End the endpoints of this working area, but for those to keep, and say which there were."""
     for name in on_laptop.stop_all(keep):
-        print(f"The endpoint {name} is stopped; a lesson of Part 3 starts it again")
+        print(f"The endpoint {name} is stopped; the lesson that deployed it starts it again")
 
 
 def run_all(lessons: tuple[str, ...], verbose: bool) -> int:

@@ -325,10 +325,17 @@ class TestWithoutNetwork:
         assert len(table_in(module_work, "transactions").scan().to_arrow()) == 20_000
         (again,) = runs_in(module_work, "reproductions")
         assert again.data.tags["reproduction_verdict"] == "identical"
+        assert len(runs_in(module_work, "xgb-telco")) == 2  # the first model, and a challenger
+        (monitored,) = runs_in(module_work, "telco-monitoring")
+        assert monitored.data.tags["day"] == "7"
+        predictions = table_in(module_work, "telco_predictions").scan().to_arrow()
+        assert len(predictions) == len(set(predictions["message_id"].to_pylist())) == 2 * 1440
 
     def test_no_endpoint_outlives_the_tutorial(self, all_lessons_offline, module_work):
-        stopped = "The endpoint wine-quality is stopped; a lesson of Part 3 starts it again"
-        assert stopped in all_lessons_offline.stdout.splitlines()
+        lines = all_lessons_offline.stdout.splitlines()
+        for name in ("wine-quality", "CellTwrFail-CLF"):
+            stopped = f"The endpoint {name} is stopped; the lesson that deployed it starts it again"
+            assert stopped in lines
         assert list((module_work / "endpoints").glob("*.json")) == []
 
     def test_the_last_lines_say_where_to_look_and_how_to_run_one_lesson(self, all_lessons_offline):

@@ -46,8 +46,9 @@ class Picture:
     """Of an environment in which cml/mlflow_ui.py is started for this picture alone."""
 
     def digest(self) -> str:
-        """Return a short text that is another one when anything in this record is."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        """Return a short text that is another one when anything that this record says is."""
+        said = {key: value for key, value in vars(self).items() if value}
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 def run_page(run: str, tab: str = "") -> str:

@@ -41,8 +41,8 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "img"
 LESSONS_PYTHON = ROOT / ".venv" / "bin" / "python"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-LIMIT_S = 120
-"""A busy machine may need a minute to start the server."""
+LIMIT_S, PAGE_LIMIT_S = 120, 60
+"""For the server to answer, and for a page to settle; a busy machine may need half of it."""
 SCALE = 2
 """Pixels of a picture for one of the page: sharp on a dense screen, too."""
 MARGIN, FRAME = 5, "#e8710a"
@@ -64,6 +64,7 @@ HIDDEN = """
     [data-testid="key-value-Duration"], [data-testid="key-value-Source"],
     [data-testid="key-value-Experiment ID"] { display: none !important }
     [col-id="duration"] * { visibility: hidden !important }
+    .mlflow-sticky-header { position: static !important }
     *, *::before, *::after { animation: none !important; transition: none !important;
         caret-color: transparent !important }
 """
@@ -329,7 +330,7 @@ class Window:
         Raises:
             NotToBeSeen: a fact is not in the cut, or the page does not come to rest.
         """
-        end = time.monotonic() + LIMIT_S / 4
+        end = time.monotonic() + PAGE_LIMIT_S
         before: list[list[Box]] = []
         absent: str | None = "all that is cut out, at rest"
         while time.monotonic() < end:
@@ -423,10 +424,11 @@ def keep(picture: Picture, image: Image.Image, folder: Path, version: str) -> st
     image.save(file, "PNG", optimize=True)
     data = file.getvalue()
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    before, done = entries.get(picture.name, {}).get("record"), "written"
+    before, done = entries.get(picture.name, {}), "written"
+    is_current = before.get("record") == picture.digest() and before.get("mlflow") == version
     if path.is_file() and path.read_bytes() == data:
         done = "the same bytes"
-    elif path.is_file() and before == picture.digest() and looks_the_same(path, data):
+    elif path.is_file() and is_current and looks_the_same(path, data):
         done, data = "looks the same, kept", path.read_bytes()
     else:
         path.write_bytes(data)
@@ -448,7 +450,7 @@ def keep(picture: Picture, image: Image.Image, folder: Path, version: str) -> st
 
 def run(pictures: list[Picture], executable: str, folder: Path | None) -> int:
     """Take pictures into a folder, or only check them if there is none; return how many failed."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     failed = 0
     with contextlib.ExitStack() as stack:
@@ -458,6 +460,7 @@ def run(pictures: list[Picture], executable: str, folder: Path | None) -> int:
         context = chromium.launch(executable_path=executable).new_context(
             device_scale_factor=SCALE, timezone_id="UTC", locale="en-US"
         )
+        context.set_default_timeout(PAGE_LIMIT_S * 1000)
         window = Window(context.new_page(), store.address, lens)
         for picture in pictures:
             begin = time.monotonic()
@@ -476,6 +479,15 @@ def run(pictures: list[Picture], executable: str, folder: Path | None) -> int:
             except (NotToBeSeen, NotInStore) as error:
                 failed += 1
                 done = f"failed\n{error}"
+            except Error as error:
+                failed += 1
+                done = "failed\n" + str(
+                    NotToBeSeen(
+                        f"{picture.name} cannot be reached: {error.message.splitlines()[0]}",
+                        ", then ".join((picture.page, *picture.clicks)),
+                        "Look at that page with make ui, then correct img/records.py",
+                    )
+                )
             print(f"{picture.name:28} {time.monotonic() - begin:5.1f} s  {done}", flush=True)
     return failed
 

@@ -6,6 +6,7 @@ from itertools import permutations
 from types import SimpleNamespace
 
 import pytest
+from conftest import STANDINS
 
 from cmlflow import workbench
 from cmlflow.errors import WorkbenchError
@@ -78,6 +79,12 @@ class TestCall:
     def test_what_changes_something_is_sent_once(self, status):
         method = operation("create_model", Refusal(status))
         with pytest.raises(WorkbenchError):
+            workbench.call(method)
+        assert len(method.asked) == 1
+
+    def test_what_could_not_be_sent_is_not_asked_again(self):
+        method = operation("get_model", TypeError("unknown word"))
+        with pytest.raises(TypeError, match="unknown word"):
             workbench.call(method)
         assert len(method.asked) == 1
 
@@ -236,6 +243,15 @@ class TestLists:
         for order in permutations(SimpleNamespace(created_at=one) for one in times):
             assert workbench.newest(order).created_at == times[1]
         assert workbench.newest([]) is None
+
+
+def test_without_the_address_of_the_workbench_it_says_so(monkeypatch):
+    monkeypatch.syspath_prepend(STANDINS)
+    monkeypatch.setenv("CDSW_APIV2_KEY", "a.key")
+    monkeypatch.delenv("CDSW_API_URL", raising=False)
+    with pytest.raises(WorkbenchError, match="No client of the workbench could be made") as caught:
+        workbench.client()
+    assert "CDSW_API_URL" in caught.value.cure
 
 
 def test_elsewhere_than_in_cml_there_is_no_client(monkeypatch):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 REGISTER = "python code/05_Auto_Model_Registration.py"
+OF_PART_4 = {"CellTwrFail-CLF": "python code/telco/02_api_deployment.py"}
+"""Models that have a lesson of their own, which registers and deploys them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def require_versions(model: str) -> list[Version]:
         raise MissingStep(
             f"The registered model {model!r} has no version.",
             "one version at least; in CML an administrator must have enabled the AI Registry",
-            REGISTER,
+            OF_PART_4.get(model, REGISTER),
         )
     return found
 

@@ -21,7 +21,9 @@ def sent(tmp_path, monkeypatch):
     monkeypatch.setenv("CML_STORE", str(tmp_path))
     kept = tmp_path / "model-metrics.jsonl"
     kept.touch()
-    return lambda: [json.loads(line) for line in kept.read_text().splitlines()]
+    yield lambda: [json.loads(line) for line in kept.read_text().splitlines()]
+    for name in ("cml", "cml.metrics_v1"):
+        sys.modules.pop(name, None)
 
 
 def test_each_prediction_gets_its_own_truth_once(sent, capsys):
@@ -68,7 +70,8 @@ def test_a_classic_runtime_has_them_in_cdsw(monkeypatch, with_calls):
 
 
 def test_a_module_that_fails_while_it_is_imported_is_no_error(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cml", None)
+    for name in ("cml", "cml.metrics_v1"):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "cdsw", raising=False)
     (tmp_path / "cdsw.py").write_text("import os; os.environ['NO_SUCH_VARIABLE_OF_CML']")
     monkeypatch.syspath_prepend(tmp_path)

@@ -608,3 +608,30 @@ def test_a_pause_that_cannot_be_is_named(monkeypatch, text):
     with pytest.raises(Exception, match="CMLFLOW_POLL_SECONDS is") as caught:
         workbench.poll_seconds()
     assert "unset" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("model", "lesson"),
+    [(NAME, "05_Auto_Model_Registration.py"), ("CellTwrFail-CLF", "telco/02_api_deployment.py")],
+)
+def test_what_is_not_registered_names_the_lesson_that_registers_it(server, model, lesson):
+    server.switch("separate-registry")
+    with pytest.raises(MissingStep, match=f"Run this first:  python code/{lesson}"):
+        serving.deploy(ENDPOINT, Version(model, 1, server.runs.ids[0]), check(1.0))
+
+
+def test_a_new_key_that_another_thread_has_found_is_used_by_all(server, monkeypatch):
+    """The request is refused, and when it looks, the old key is known no more."""
+    deploy(server, 1)
+    answered()
+    named = on_workbench._named(ENDPOINT)
+    new = on_workbench._KEYS[named]
+    asked = on_workbench._access_key
+
+    def access_key(endpoint):  # the first time it is the old one, and then somebody was faster
+        monkeypatch.setattr(on_workbench, "_access_key", asked)
+        on_workbench._KEYS[named] = new
+        return "m" * 32
+
+    monkeypatch.setattr(on_workbench, "_access_key", access_key)
+    assert serving.send(ENDPOINT, check(1.0).payload).status == 200

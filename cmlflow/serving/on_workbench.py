@@ -64,7 +64,7 @@ def _replace(place: _Place, version: Version, check: Check) -> Deployment:
             f"The endpoint {endpoint!r} serves {now or 'nothing'}: somebody else deployed or "
             f"stopped it while {version} was deployed.",
             "one deployment at a time",
-            "To deploy the champion, run:  python code/20_Deploy_Model.py",
+            f"To deploy the champion, run:  {_deploy(endpoint)}",
         )
     if not problem:
         return place.described(now)
@@ -177,7 +177,7 @@ def _access_key(endpoint: str) -> str:
             raise MissingStep(
                 f"There is no endpoint {endpoint!r} in the project {_project_name()!r}.",
                 "one that was deployed",
-                "python code/20_Deploy_Model.py",
+                _deploy(endpoint),
             )
         _KEYS[named] = place.model.access_key
     return _KEYS[named]
@@ -279,12 +279,13 @@ class _Place:
                 _REGISTERED,
                 ("failed",),
                 REGISTRATION_LIMIT_S,
-                f"the registered model; to register it again, run:  {registry.REGISTER}",
+                "the registered model; delete this version there, then register the model again, "
+                f"run:  {_register(version.model)}",
             )
         raise WorkbenchError(
             f"The workbench does not list {version}.",
             "a version that its registry has, with the same run",
-            f"To register the model again, run:  {registry.REGISTER}",
+            f"To register the model again, run:  {_register(version.model)}",
         )
 
     def registered_versions(self) -> list:
@@ -431,8 +432,18 @@ class _Place:
             raise ServingError(
                 f"Version {registered.number} was tried as {name!r}: {problem}",
                 f"what the model itself predicts; {serving} still serves {self.model.name!r}",
-                "To register another version, run:  " + registry.REGISTER,
+                f"To register another version, run:  {_register(serving.model if serving else '')}",
             )
+
+
+def _register(model: str) -> str:
+    """Return the command of the lesson that registers a model."""
+    return registry.OF_PART_4.get(model, registry.REGISTER)
+
+
+def _deploy(endpoint: str) -> str:
+    """Return the command of the lesson that deploys to an endpoint."""
+    return registry.OF_PART_4.get(endpoint, "python code/20_Deploy_Model.py")
 
 
 def _registered_id(api: CMLServiceApi, version: Version) -> str:
@@ -441,6 +452,6 @@ def _registered_id(api: CMLServiceApi, version: Version) -> str:
         raise MissingStep(
             f"The workbench has no registered model {version.model!r}.",
             "one in its AI Registry, which an administrator must have enabled",
-            registry.REGISTER,
+            _register(version.model),
         )
     return found.model_id

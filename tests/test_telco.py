@@ -577,6 +577,7 @@ class TestAnswers:
             took = (requests["requested_at"].max() - requests["requested_at"].min()).total_seconds()
             waited = requests["latency_ms"].iloc[:-2].sum() / 1000
             assert waited <= 2 * took + requests["latency_ms"].max() / 1000
+            assert waited > took / 50  # and spent no fifty times as long on anything else
 
 
 def measured(telco):

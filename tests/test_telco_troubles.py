@@ -31,7 +31,8 @@ from test_telco import (
     served,
 )
 
-from cmlflow import drift, towers
+from cmlflow import drift, serving, towers
+from cmlflow.registry import Version
 
 pytestmark = pytest.mark.spark
 MESSAGES, PREDICTIONS = f"{NAMESPACE}.telco_messages", f"{NAMESPACE}.telco_predictions"
@@ -451,7 +452,48 @@ def looped(redeployed):
     os.kill(endpoint["pid"], signal.SIGKILL)
     area.step("09, nothing serves", "09_jobs.py", "--days", "1", refused=True)
     area.step("02, at last", "02_api_deployment.py")
+    kernel, served_by = psutil.Process(area.warm.manager.provisioner.pid), []
+
+    def take_over_at_a_quarter(text):
+        if not served_by and re.search(r"^day 12: \d+ of 400 answered", text, re.MULTILINE):
+            kernel.suspend()
+            served_by.append(deploy_the_first(area))
+            kernel.resume()
+
+    area.step(
+        "06, taken over",
+        "06_model_simulation.py",
+        seen=take_over_at_a_quarter,
+        CMLFLOW_ROWS_PER_REQUEST="1",
+    )
     return area
+
+
+def deploy_the_first(area):
+    """Let the endpoint serve version 1 again, as somebody else might do at that moment."""
+    model = area.model(area.first["run_id"])
+    probe = towers.messages(towers.Story(), [1]).head(10)[FEATURES]
+    before = os.environ.get("CMLFLOW_WORKAREA")
+    os.environ["CMLFLOW_WORKAREA"] = str(area.work)
+    try:
+        version = Version(MODEL, 1, area.first["run_id"])
+        return serving.deploy(MODEL, version, serving.Check(probe, model.predict(probe)))
+    finally:
+        del os.environ["CMLFLOW_WORKAREA"]
+        os.environ |= {} if before is None else {"CMLFLOW_WORKAREA": before}
+
+
+def test_if_another_version_takes_over_the_whole_day_is_answered_by_it(looped):
+    first = looped.first["run_id"]
+    assert (
+        f"day 12: version 1 of '{MODEL}' (run {first}) took over meanwhile"
+        in (looped.said["06, taken over"])
+    )
+    rows = looped.rows("predictions", 12)
+    assert sorted(rows["message_id"]) == list(range(4400, 4800))
+    assert set(rows["run_id"]) == {first} and set(rows["version"]) == {1}
+    own = looped.model(first).predict(rows[FEATURES])
+    assert np.array_equal(rows["probability"].astype("float32"), own)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,9 @@ class Picture:
     height: int = 2000
     """Of the window: so high that nothing has to scroll."""
     variables: dict[str, str] = field(default_factory=dict)
-    """Of an environment in which cml/mlflow_ui.py is started for this picture alone."""
+    """Of an environment in which an application is started for this picture alone."""
+    program: str = ""
+    """The application, if it is another one than cml/mlflow_ui.py."""
 
     def digest(self) -> str:
         """Return a short text that is another one when anything that this record says is."""
@@ -472,6 +474,45 @@ PICTURES = (
         alt="Three versions of the registered model; the champion is Version 3.",
         frame=('main :text("champion")',),
         width=1080,
+    ),
+    Picture(
+        name="telco_07_scores",
+        lesson="telco/07_model_monitoring.py",
+        page=run_page("telco-monitoring/day 11: keep", "artifacts/scores.png"),
+        strips=((TABS, FILES, "main img"),),
+        facts=("Artifacts", "scores.png"),
+        alt="The figure scores.png: on days 8 and 9 roc_auc falls below 0.7; version 2 mends it.",
+        width=1080,
+    ),
+    Picture(
+        name="telco_07_psi",
+        lesson="telco/07_model_monitoring.py",
+        page=run_page("telco-monitoring/day 11: keep", "artifacts/psi.png"),
+        strips=((TABS, FILES, "main img"),),
+        facts=("Artifacts", "psi.png"),
+        alt="The figure psi.png: on days 8 and 9 iot_signal_4 is far above both lines.",
+        width=1080,
+    ),
+    Picture(
+        name="telco_08_dashboard",
+        lesson="telco/08_model_roi_dashboard.py",
+        page="",
+        strips=(("h1",), ("#content > :nth-child(1)", "#content > :nth-child(2)")),
+        facts=("Interactive Model ROI Dashboard", "Confusion Matrix", "Net revenue by threshold"),
+        alt="Interactive Model ROI Dashboard: prices, Confusion Matrix, and net by threshold.",
+        width=900,
+        program="cml/roi_dashboard.py",
+    ),
+    Picture(
+        name="telco_08_threshold",
+        lesson="telco/08_model_roi_dashboard.py",
+        page="",
+        typed=("#threshold", "0.23"),
+        strips=(("#content > :nth-child(1)", "#content > :nth-child(2)"),),
+        facts=("Decision Threshold: 0.23", "Confusion Matrix", "Net revenue by threshold"),
+        alt="The same page with Decision Threshold: 0.23: more trucks, and a higher net revenue.",
+        width=900,
+        program="cml/roi_dashboard.py",
     ),
     Picture(
         name="ui_where_are_the_runs",

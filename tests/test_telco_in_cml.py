@@ -17,7 +17,6 @@ from conftest import (
     Kernel,
     client_of,
     in_cml,
-    run_script,
     runs_in,
     start_script,
     stop_in_the_middle,
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.spark
 EXPERIMENT, ENDPOINT, MODEL = "xgb-telco", "CellTwrFail-CLF", "CellTwrFail-CLF"
 FIRST, LATER = "code/telco/01_train_xgboost.py", "code/telco/04_train_xgboost.py"
 ADDON = "spark351-1241-hf1"
-DAYS, ROWS, DRIFT_FROM = 5, 960, 7  # 960: the fewest with 20 failures in a fifth of a drifted day
+ROWS, DRIFT_FROM = 1000, 7  # a fifth of such a drifted day has 20 failures: fewer are not judged
 POLL = {"CMLFLOW_POLL_SECONDS": "0.05"}
 STORY = {"CMLFLOW_ROWS_PER_DAY": str(ROWS), "CMLFLOW_DRIFT_FROM": str(DRIFT_FROM)}
 SEVERAL = {"CMLFLOW_ROWS_PER_REQUEST": "40"}
@@ -129,15 +128,16 @@ def session(tmp_path_factory):
             passes[-1].versions = client_of(work).search_model_versions(f"name = '{MODEL}'")
             # One more challenger, for the test that kills what lets it serve
             kernel.run_lesson("telco/04_train_xgboost.py --max-depth 2")
-        yield SimpleNamespace(
-            work=work,
-            server=server,
-            extra=extra,
-            passes=passes,
-            tables=later,
-            runs=runs,
-            champion=champion,
-        )
+            yield SimpleNamespace(
+                work=work,
+                server=server,
+                kernel=kernel,
+                extra=extra,
+                passes=passes,
+                tables=later,
+                runs=runs,
+                champion=champion,
+            )
 
 
 def after(session, lesson):
@@ -386,8 +386,7 @@ def test_05_goes_on_after_a_kill_while_it_tries_a_version_and_after_it_deployed_
     )
     stop_in_the_middle(killed, signal.SIGKILL)
 
-    done = run_script("telco/05_api_redeployment.py", work, **extra)
-    assert done.returncode == 0, done.stderr[-3000:]
+    session.kernel.run_lesson("telco/05_api_redeployment.py --gate off")
     (challenger, *_) = runs_in(work, EXPERIMENT)
     state = server.state()
     now, number, run_id = served(state)
@@ -401,8 +400,7 @@ def test_05_goes_on_after_a_kill_while_it_tries_a_version_and_after_it_deployed_
     client = client_of(work)
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 3
     assert int(client.get_model_version_by_alias(MODEL, "champion").version) == 3
-    with Kernel(work, **session.extra) as kernel:
-        rows = tables_of(kernel, work)["telco_monitoring"]
+    rows = tables_of(session.kernel, work)["telco_monitoring"]
     verdicts = [row for row in rows if row["kind"] == "verdict"]
     assert [row["run_id"] for row in verdicts].count(challenger.info.run_id) == 1
     assert len(verdicts) == 3

@@ -57,14 +57,16 @@ judged = {
         f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'"
     ).collect()
 }
-known_day = int(mlflow.get_run(serves.run_id).data.tags.get("batch_id", 0))
-known_day = max(known_day, *judged.values(), 0)
 in_line = {
     str(row.snapshot_id)
     for row in spark.sql(
         f"SELECT snapshot_id FROM {TABLE}.history WHERE is_current_ancestor"
     ).collect()
 }
+of_champion = mlflow.get_run(serves.run_id).data.tags
+known_days = [0, *judged.values()]
+if of_champion.get("iceberg_snapshot_id") in in_line:  # else its table was replaced since
+    known_days.append(int(of_champion["batch_id"]))
 waiting = [
     run
     for run in store.newest_first(store.runs_of([EXPERIMENT]))
@@ -72,7 +74,7 @@ waiting = [
     and run.data.tags.get("trained_by") == "code/telco/04_train_xgboost.py"
     and run.data.tags.get("iceberg_snapshot_id") in in_line
     and run.info.run_id not in judged
-    and int(run.data.tags["batch_id"]) >= known_day
+    and int(run.data.tags["batch_id"]) >= max(known_days)
 ]
 waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None

@@ -582,7 +582,7 @@ def test_a_step_that_fails_stops_the_loop_with_its_reason(looped):
     assert grown == {"telco_messages", "telco_cell_towers"}  # the first step had succeeded
 
 
-def test_a_killed_generator_leaves_no_old_rows_beside_a_new_story(full, kill_at):
+def test_a_killed_generator_leaves_no_old_rows_and_then_a_new_story_begins(full, kill_at):
     """The tables that depend on others are emptied first, and the last one is the story's own."""
     kill_at("create", 4, "00_datagen.py", *SMALL, "--seed", "6")
     told = table_in(full.work, "telco_cell_towers").properties
@@ -592,6 +592,15 @@ def test_a_killed_generator_leaves_no_old_rows_beside_a_new_story(full, kill_at)
     told = table_in(full.work, "telco_cell_towers").properties
     assert told["telco.seed"] == "6"
     assert [len(rows_of(full.work, name)) for name in TABLES] == [2000, 0, 0, 0]
+
+    # What serves is of the old story, and knows a later day than any challenger of the new one.
+    full.step("02, of the old story", "02_api_deployment.py")
+    full.step("03, day 6", "03_newbatch.py")
+    full.step("03, day 7", "03_newbatch.py")
+    full.step("04, new story", "04_train_xgboost.py")
+    full.step("05, new story", "05_api_redeployment.py", "--gate", "dry-run")
+    assert served(full.work)["run_id"] == full.b
+    assert f"Challenger: run {full.runs()[0].info.run_id}\n" in full.said["05, new story"]
 
 
 def test_a_table_of_somebody_else_is_left_alone_and_so_are_the_others(warm, work):

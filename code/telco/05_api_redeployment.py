@@ -59,9 +59,10 @@ for table in (TABLE, MONITORING):
     snapshots.current(spark, table, made_by=MADE_BY)  # if it is missing, this says so
 verdicts = spark.sql(f"SELECT run_id, batch_id FROM {MONITORING} WHERE kind = 'verdict'")
 judged = {row.run_id: row.batch_id for row in verdicts.collect()}
-known_day = int(mlflow.get_run(serves.run_id).data.tags.get("batch_id", 0))
-known_day = max(known_day, *judged.values(), 0)
-in_line = snapshots.line(spark, TABLE)
+in_line, known_days = snapshots.line(spark, TABLE), [0, *judged.values()]
+of_champion = mlflow.get_run(serves.run_id).data.tags
+if of_champion.get("iceberg_snapshot_id") in in_line:  # else its table was replaced since
+    known_days.append(int(of_champion["batch_id"]))
 waiting = [
     run
     for run in store.newest_first(store.runs_of([EXPERIMENT]))
@@ -69,7 +70,7 @@ waiting = [
     and run.data.tags.get("trained_by") == "code/telco/04_train_xgboost.py"
     and run.data.tags.get("iceberg_snapshot_id") in in_line
     and run.info.run_id not in judged
-    and int(run.data.tags["batch_id"]) >= known_day
+    and int(run.data.tags["batch_id"]) >= max(known_days)
 ]
 waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None

@@ -380,9 +380,7 @@ class TestLesson:
         assert "The truth of no day is known yet" in done.stdout
         assert "Done:" in done.stdout
 
-    @pytest.mark.parametrize(
-        "switches", [(), ("only-set-experiment", "no-order", "no-names")], ids=" ".join
-    )
+    @pytest.mark.parametrize("switches", ["", "only-set-experiment no-order no-names"])
     def test_in_cml_it_reads_the_store_of_the_platform(self, tmp_path, switches):
         (tmp_path / CML_STORE).mkdir()
         run_id = log(tmp_path, board_of(newest=11))
@@ -517,6 +515,8 @@ class TestInABrowser:
             for name in ("failure", "quiet", "false-alarm", "threshold")
         ]
         assert values == ["100", "10", "50", "0.5"]
+        keypad = "document.getElementById('failure').inputMode"
+        assert opened.browser.evaluate(keypad) == "decimal"
         slider = [
             opened.browser.evaluate(f"document.getElementById('threshold').{name}")
             for name in ("type", "min", "max", "step")
@@ -653,8 +653,9 @@ class TestInABrowser:
             assert trace["y"] == [value for day in days for value in day["psi"][name]]
             at = [day["day"] + third / 3 for day in days for third in (-1, 0, 1)]
             assert np.allclose(trace["x"], at)
-        looks = {(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in psi["data"]}
-        assert len(looks) == len(psi["data"])  # told apart without colours
+        dashes = {trace["line"]["dash"] for trace in psi["data"]}
+        symbols = {trace["marker"]["symbol"] for trace in psi["data"]}
+        assert len(dashes) == len(symbols) == len(psi["data"])  # told apart without colours
         watch, alarm, promoted = psi["layout"]["shapes"]
         assert (watch["y0"], alarm["y0"], promoted["x0"]) == (0.1, 0.25, 8.5)
         assert [one["text"] for one in psi["layout"]["annotations"]] == [

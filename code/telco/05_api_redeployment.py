@@ -72,6 +72,8 @@ waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None
 run_id = challenger.info.run_id if challenger else None
 tags = dict(challenger.data.tags) if challenger else {}
+if "gate.decision" not in tags:  # else it was stopped after the verdict, not while it wrote it down
+    tags = {key: value for key, value in tags.items() if not key.startswith("gate.")}
 print(
     f"Gate: {args.gate}\nChampion: {serves}\nChallenger: run {run_id or 'none without a verdict'}"
 )

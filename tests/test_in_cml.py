@@ -278,7 +278,7 @@ def test_the_environment_is_that_of_a_session(work):
         "from importlib import metadata\n"
         "names = {(one.metadata['Name'] or '').lower() for one in metadata.distributions()}\n"
         "print(metadata.version('mlflow-skinny'), pyspark.__version__)\n"
-        "print(names & {'mlflow', 'pyspark', 'py4j', 'sqlalchemy', 'alembic', 'flask'})\n"
+        "print(names & {'mlflow', 'pyspark', 'py4j', 'sqlalchemy', 'alembic'})\n"
         "print(importlib.util.find_spec('sqlalchemy'))\n",
         work,
         **in_cml(work),

@@ -101,6 +101,15 @@ def session(tmp_path_factory):
                     "03_newbatch.py",
                     "04_train_xgboost.py --max-depth 2",
                     "04_train_xgboost.py",
+                ],
+            )
+            (newest, *_) = runs_in(work, EXPERIMENT)  # as if 05 had been stopped while it wrote
+            for key, value in {"gate.mode": "off", "gate.against_run": "nobody"}.items():
+                client_of(work).set_tag(newest.info.run_id, key, value)
+            passes += run_lessons(
+                kernel,
+                server,
+                [
                     "05_api_redeployment.py",
                     "06_model_simulation.py --rows-per-request 40",
                     "07_model_monitoring.py",
@@ -193,6 +202,7 @@ def test_05_keeps_the_champion_of_a_day_without_drift(session):
     assert challenger.data.tags["batch_id"] == "6"
     assert challenger.data.tags["gate.decision"] == "keep"
     assert challenger.data.tags["gate.against_run"] == first.info.run_id
+    assert challenger.data.tags["gate.mode"] == "on"  # not what a stopped 05 had begun to write
     assert keeps.state["requests"]["create_model_build"] == 1
     assert creations(nothing.before) == creations(nothing.state["requests"])
 
@@ -298,10 +308,8 @@ def test_each_prediction_carries_run_version_and_the_id_that_the_platform_gave_i
 def test_the_monitoring_table_has_one_verdict_for_each_challenger(session):
     verdicts = [row for row in session.tables["telco_monitoring"] if row["kind"] == "verdict"]
     (_, loser, winner) = runs_of(session.runs, LATER)
-    assert [(row["batch_id"], row["run_id"]) for row in sorted(verdicts, key=str)] == [
-        (6, loser.info.run_id),
-        (7, winner.info.run_id),
-    ]
+    found = [(row["batch_id"], row["run_id"], row["feature"]) for row in verdicts]
+    assert sorted(found) == [(6, loser.info.run_id, "on"), (7, winner.info.run_id, "on")]
     kept = [row for row in session.tables["telco_monitoring"] if row["kind"] == "decision"]
     days = {row["batch_id"]: row["feature"] for row in kept}
     assert days == {7: "wait", 8: "retrain", 9: "keep"}

@@ -76,8 +76,8 @@ waiting.sort(key=lambda run: int(run.data.tags["batch_id"]), reverse=True)
 challenger = waiting[0] if waiting else None
 run_id = challenger.info.run_id if challenger else None
 tags = dict(challenger.data.tags) if challenger else {}
-if serves.run_id not in (run_id, tags.get("gate.against_run")):
-    # What an earlier run of this script wrote before it was stopped was about another champion.
+if "gate.decision" not in tags or serves.run_id not in (run_id, tags["gate.against_run"]):
+    # An earlier run of this script was stopped while it wrote, or was about another champion.
     tags = {name: value for name, value in tags.items() if not name.startswith("gate.")}
 print(f"Challenger: run {run_id or 'none without a verdict'}")
 

@@ -66,7 +66,7 @@ def title(lesson: str) -> str:
     """Return the first line of a lesson's docstring, for example `02 - Log the model too`."""
     script, *options = lesson.split()
     docstring = ast.get_docstring(ast.parse((CODE / script).read_text(encoding="utf-8")))
-    return " ".join([docstring.splitlines()[0], *(f"({option})" for option in options)])
+    return docstring.splitlines()[0] + (f" ({' '.join(options)})" if options else "")
 
 
 def command(*words: str | Path) -> str:

@@ -523,7 +523,28 @@ def full(looped):
     area.after_clock = count_of(area.work)
     file.write_text(written)
     area.step("03, all is well", "03_newbatch.py")
+
+    # Day 12 was answered by version 1, day 13 is by version 3; both are measured at once.
+    area.step("02, the newest", "02_api_deployment.py")
+    area.step("06, day 13", "06_model_simulation.py")
+    area.step("07, two versions", "07_model_monitoring.py")
     return area
+
+
+def test_each_day_is_compared_with_the_reference_of_the_run_that_answered_it(full):
+    client_of(full.work)
+    truth = full.rows("cell_towers")[["message_id", LABEL]]
+    for day, run_id in ((12, full.first["run_id"]), (13, full.b)):
+        rows = full.rows("predictions", day)
+        assert set(rows["run_id"]) == {run_id}
+        reference = mlflow.artifacts.load_dict(f"runs:/{run_id}/reference.json")
+        expected = [drift.measure(reference, drift.in_windows(rows), THRESHOLDS)]
+        if day == 12:
+            known = rows.merge(truth, on="message_id")
+            expected.append(drift.performance(reference, known, LABEL))
+        found = full.rows("monitoring", day)
+        found = found[found["kind"] != "decision"]
+        pd.testing.assert_frame_equal(in_order(found), in_order(pd.concat(expected)), rtol=1e-12)
 
 
 def test_a_full_disk_is_named_and_leaves_the_tables_as_they_were(full):
@@ -594,7 +615,6 @@ def test_a_killed_generator_leaves_no_old_rows_and_then_a_new_story_begins(full,
     assert [len(rows_of(full.work, name)) for name in TABLES] == [2000, 0, 0, 0]
 
     # What serves is of the old story, and knows a later day than any challenger of the new one.
-    full.step("02, of the old story", "02_api_deployment.py")
     full.step("03, day 6", "03_newbatch.py")
     full.step("03, day 7", "03_newbatch.py")
     full.step("04, new story", "04_train_xgboost.py")

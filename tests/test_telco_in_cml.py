@@ -25,7 +25,7 @@ from conftest import (
 from test_in_cml import SUSPECTED, with_spark
 from workbench_server import workbench_server
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(1800)]  # the first test waits for the pass
 
 EXPERIMENT, ENDPOINT, MODEL = "xgb-telco", "CellTwrFail-CLF", "CellTwrFail-CLF"
 FIRST, LATER = "code/telco/01_train_xgboost.py", "code/telco/04_train_xgboost.py"

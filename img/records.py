@@ -43,9 +43,7 @@ class Picture:
     height: int = 2000
     """Of the window: so high that nothing has to scroll."""
     variables: dict[str, str] = field(default_factory=dict)
-    """Of an environment in which an application is started for this picture alone."""
-    program: str = ""
-    """The application, if it is another one than cml/mlflow_ui.py."""
+    """Of an environment in which cml/mlflow_ui.py is started for this picture alone."""
 
     def digest(self) -> str:
         """Return a short text that is another one when anything that this record says is."""
@@ -481,7 +479,7 @@ PICTURES = (
         page=run_page("telco-monitoring/day 11: keep", "artifacts/scores.png"),
         strips=((TABS, FILES, "main img"),),
         facts=("Artifacts", "scores.png"),
-        alt="The figure scores.png: roc_auc falls on day 8, and another version mends it on day 10.",
+        alt="The figure scores.png: roc_auc falls on day 8; another version mends it on day 10.",
         width=1080,
     ),
     Picture(
@@ -492,34 +490,6 @@ PICTURES = (
         facts=("Artifacts", "psi.png"),
         alt="The figure psi.png: on days 8 and 9 iot_signal_4 is far above both lines.",
         width=1080,
-    ),
-    Picture(
-        name="telco_08_dashboard",
-        lesson="telco/08_model_roi_dashboard.py",
-        page="",
-        strips=(("h1",), ("#content > :nth-child(1)", "#content > :nth-child(2)")),
-        clicks=("#chosen:has-text('0.50')",),
-        facts=(
-            "Interactive Model ROI Dashboard",
-            "Decision Threshold: 0.50",
-            "Confusion Matrix",
-            "Net revenue by threshold",
-        ),
-        alt="Interactive Model ROI Dashboard: prices, Confusion Matrix, and net by threshold.",
-        width=900,
-        program="cml/roi_dashboard.py",
-    ),
-    Picture(
-        name="telco_08_threshold",
-        lesson="telco/08_model_roi_dashboard.py",
-        page="",
-        clicks=("#chosen:has-text('0.50')",),
-        typed=("#threshold", "0.23"),
-        strips=(("#content > :nth-child(1)", "#content > :nth-child(2)"),),
-        facts=("Decision Threshold: 0.23", "Confusion Matrix", "Net revenue by threshold"),
-        alt="The same page with Decision Threshold: 0.23: more trucks, and a higher net revenue.",
-        width=900,
-        program="cml/roi_dashboard.py",
     ),
     Picture(
         name="ui_where_are_the_runs",

@@ -163,17 +163,15 @@ def require_lessons() -> None:
 
 
 @contextlib.contextmanager
-def application(program: str = "", **variables: str) -> Iterator[str]:
-    """Start an application on a free port of this machine and yield its address.
+def application(**variables: str) -> Iterator[str]:
+    """Start cml/mlflow_ui.py on a free port of this machine and yield its address.
 
     Args:
-        program: its file; by default cml/mlflow_ui.py.
         variables: of the environment, for example those that a session of CML has.
 
     Raises:
         LessonError: it does not answer.
     """
-    program = program or "cml/mlflow_ui.py"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -187,7 +185,7 @@ def application(program: str = "", **variables: str) -> Iterator[str]:
     end = time.monotonic() + LIMIT_S
     with tempfile.TemporaryFile() as printed:
         child = subprocess.Popen(
-            [LESSONS_PYTHON, program],
+            [LESSONS_PYTHON, "cml/mlflow_ui.py"],
             cwd=ROOT,
             env={**inherited, **settings, **variables},
             stdout=printed,
@@ -200,9 +198,9 @@ def application(program: str = "", **variables: str) -> Iterator[str]:
                 if child.poll() is not None or time.monotonic() > end:
                     printed.seek(0)
                     raise LessonError(
-                        f"The application did not start: {printed.read().decode(errors='replace')}",
+                        f"The MLflow UI did not start: {printed.read().decode(errors='replace')}",
                         f"an answer within {LIMIT_S} s",
-                        f"To see what it says by itself, run:  python {program}",
+                        "To see what it says by itself, run:  make ui",
                     )
                 time.sleep(0.2)
             yield address
@@ -469,9 +467,8 @@ def run(pictures: list[Picture], executable: str, folder: Path | None) -> int:
             try:
                 with contextlib.ExitStack() as own:
                     used, names = window, store
-                    if picture.variables or picture.program:
-                        started = application(picture.program, **picture.variables)
-                        address = own.enter_context(started)
+                    if picture.variables:
+                        address = own.enter_context(application(**picture.variables))
                         used, names = Window(context.new_page(), address), None
                     facts = used.open(picture, names)
                     if folder:

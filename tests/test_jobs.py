@@ -335,7 +335,7 @@ class TestInCml:
     def test_a_job_has_the_resources_and_the_time_of_a_step(self, server):
         jobs.run_chain([jobs.Step("a", "ok.py")])
         (job,) = server.state()["jobs"]
-        assert (job["cpu"], job["memory"]) == (jobs.CPU, jobs.MEMORY_GB)
+        assert (job["cpu"], job["memory"]) == (1.0, 2.0)
         assert (int(job["timeout"]), job["kill_on_timeout"]) == (jobs.STEP_LIMIT_S, True)
         assert f"python3.{sys.version_info[1]}-standard" in job["runtime_identifier"]
 

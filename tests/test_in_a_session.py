@@ -112,7 +112,7 @@ def test_each_script_of_part_4_reaches_its_last_line(telco_session, number):
 
 @pytest.mark.spark
 def test_the_loop_waits_retrains_and_replaces(telco_session):
-    table = telco_session[-1][1].partition("    decision\n")[2]
+    table = telco_session[-1][1].partition("roc_auc decision\n")[2]
     found = re.findall(r"^ +(\d+) +(\d) +(\S+|not yet known) +(\w*)$", table, re.MULTILINE)
     assert [(day, version, decision) for day, version, _, decision in found] == [
         ("6", "1", ""),

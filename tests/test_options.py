@@ -198,7 +198,7 @@ def test_help_shows_the_title_and_the_options_and_runs_nothing(warm, tmp_path, s
     assert f"\n{text.splitlines()[1]}\n" in done.stdout
     for option in re.findall(r"""add_argument\(\s*["'](--[\w-]+)""", text):
         assert re.search(rf"^  {option}\b.* \S", done.stdout, re.MULTILINE)
-    assert done.stderr.splitlines()[-2:] == ["SystemExit: 0", "FAILED"]  # said by the kernel
+    assert done.returncode == 0 and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -638,7 +638,7 @@ class TestMonitoring:
     def test_a_second_run_measures_nothing_and_logs_no_run(self, telco):
         assert telco.counts["07 again"] == telco.counts["07"]
         assert f"\n0 new numbers in {NAMESPACE}.telco_monitoring\n" in telco.said["07 again"]
-        assert re.search(r"^Run \w+ is there already: 2 days$", telco.said["07 again"], re.M)
+        assert re.search(r"^Run \w+ says it all already$", telco.said["07 again"], re.M)
 
     def test_each_number_of_a_day_is_a_metric_whose_step_is_the_day(self, telco):
         newest, *_ = runs_in(telco.work, "telco-monitoring")

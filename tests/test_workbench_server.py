@@ -1504,7 +1504,9 @@ def test_what_the_client_sends():
                     length = re.search(r"(?i)content-length: (\d+)", head)
                     body = stream.read(int(length[1])) if length else b""
                     recorded.append(f"\r\n{head}\r\n{body.decode()}")
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                    # Else the client might send the next request on a connection that ends.
+                    told = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+                    connection.sendall(told)
 
         done = pool.submit(record)
         other = cmlapi.default_client(f"http://127.0.0.1:{listener.getsockname()[1]}", "secret")

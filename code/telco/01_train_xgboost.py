@@ -1,5 +1,5 @@
 """
-Telco 01 - The first model, and what a window of new messages will be compared with
+Telco 01 - The first model, and its reference for later messages
 
 You learn  a booster that answers a probability; a baseline in the field's scores and in money;
            a reference, which is logged with the run that it belongs to

@@ -1,5 +1,5 @@
 """
-Telco 02 - An endpoint for the towers, and the proof that the right model answers
+Telco 02 - An endpoint, and the proof that the right model answers
 
 You learn  to register this run and no other, to deploy its version, and to ask what is served
 Reads      MLflow experiment "xgb-telco"

@@ -1,5 +1,5 @@
 """
-Telco 03 - A day passes: new messages, and the truth of the day before
+Telco 03 - A day passes: messages, and the truth of yesterday
 
 You learn  to append a batch once and only once, marked in the snapshot that it becomes
 Reads      Iceberg tables spark_catalog.default.telco_cell_towers and telco_messages

@@ -1,5 +1,5 @@
 """
-Telco 04 - Train a challenger on the newest day, if there is a reason to
+Telco 04 - Train a challenger, if there is a reason to
 
 You learn  an incremental read between two Iceberg snapshots, and what it does not tell
 Reads      Iceberg tables spark_catalog.default.telco_cell_towers and, with --when drift,

@@ -1,5 +1,5 @@
 """
-Telco 07 - Have the data changed? What does the truth say? What follows?
+Telco 07 - Have the data changed? Was the model right?
 
 You learn  drift per input and window, truth that comes a day later, and a decision that is a
            function of one table
@@ -192,6 +192,7 @@ if is_new:
     with mlflow.start_run(run_name=f"day {page['day']}: {decision.action}") as run:
         mlflow.set_tags({"day": page["day"], "decision": decision.action})
         mlflow.set_tags({"reason": decision.reason, "dashboard_digest": digest})
+        mlflow.set_tag("served_run", page["served"]["run_id"])
         mlflow.log_params(vars(thresholds))
         for begin in range(0, len(steps), 1000):  # as many as a store takes in one call
             some = steps[begin : begin + 1000]

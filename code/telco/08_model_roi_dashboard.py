@@ -1,5 +1,5 @@
 """
-Telco 08 - What does the model earn? A dashboard for those who know the prices
+Telco 08 - What does the model earn? A dashboard in money
 
 You learn  how scores become money, which threshold earns most, and how a page of numbers is served
            as a CML application

@@ -1,5 +1,5 @@
 """
-Telco 09 - The loop: a day passes, and five jobs do what is to be done
+Telco 09 - The loop: a day passes, and five jobs do the rest
 
 You learn  a model that is watched, retrained when there is a reason, and replaced when it loses
 Reads      the scripts of the steps: 03_newbatch.py, 06_model_simulation.py,

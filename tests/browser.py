@@ -56,6 +56,12 @@ class Browser:
         attached = self.tell("Target.attachToTarget", targetId=target, flatten=True)
         self.session = {"sessionId": attached["sessionId"]}
 
+    @classmethod
+    def of_this_machine(cls, profile: Path, name: str) -> Browser:
+        """One for which a name is this machine too, and which finds nothing else."""
+        rules = f"MAP {name} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        return cls(profile, f"--host-resolver-rules={rules}")
+
     def close(self) -> None:
         """End the browser."""
         self.process.kill()

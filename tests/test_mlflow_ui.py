@@ -169,10 +169,8 @@ class TestOverHttp:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A browser that finds the workbench on this machine, and nothing else."""
-    rules = f"MAP {OWN_NAME} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    with contextlib.closing(
-        Browser(tmp_path_factory.mktemp("profile"), f"--host-resolver-rules={rules}")
-    ) as opened:
+    profile = tmp_path_factory.mktemp("profile")
+    with contextlib.closing(Browser.of_this_machine(profile, OWN_NAME)) as opened:
         yield opened
 
 

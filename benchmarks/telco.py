@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,10 +37,10 @@ BY_HAND = (
 
 
 @contextlib.contextmanager
-def timed(what: str, quiet: bool = True) -> Iterator[None]:
+def timed(what: str) -> Iterator[None]:
     """Print how many seconds a block takes, and nothing of what it prints itself."""
     begin = time.monotonic()
-    with contextlib.redirect_stdout(open(os.devnull, "w") if quiet else sys.stdout):
+    with contextlib.redirect_stdout(io.StringIO()):
         yield
     print(f"| {what} | {time.monotonic() - begin:.1f} |", flush=True)
 

@@ -16,6 +16,7 @@ from cmlflow import scores, store
 from cmlflow.errors import BadInput, StoreError
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow.entities import Run
 
 EXPERIMENT = "telco-monitoring"
@@ -78,6 +79,16 @@ class Figures:
     def net_per_1000(self) -> float:
         """Net revenue of 1000 messages like these; NaN without messages."""
         return 1000 * self.net / self.messages if self.messages else math.nan
+
+
+def counted(failed: np.ndarray, probability: np.ndarray) -> dict[str, list[int]]:
+    """Return tn, fp, fn and tp of these answers, each at every one of `scores.THRESHOLDS`.
+
+    Args:
+        failed: 0 or 1 for each message.
+        probability: of a failure, in the same order.
+    """
+    return scores.counts(failed, probability)[list(CELLS)].to_dict("list")
 
 
 def newest_run(experiment: str = EXPERIMENT) -> Run | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from cmlflow import drift, scores, store
+from cmlflow import dashboard, drift, scores, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from cmlflow.drift import Thresholds
     from cmlflow.serving import Deployment
 
-SCHEMA = 1
 TRUTH = ("roc_auc", "reference_roc_auc", "accuracy", "baseline_accuracy", "log_loss")
 _MARKS = "osD^vP*X"
 
@@ -72,7 +71,7 @@ def page(
         served = {"run_id": serves.run_id, "version": serves.version}
     served["threshold"] = reference["threshold"]
     return {
-        "schema": SCHEMA,
+        "schema": dashboard.SCHEMA,
         "model": model,
         "day": days[-1]["day"],
         "served": served,
@@ -206,12 +205,11 @@ def _truth(numbers: pd.DataFrame, here: pd.DataFrame, label: str) -> dict[str, A
     if "failure_share" not in values:
         return None
     known = here.dropna(subset=label)
-    table = scores.counts(known[label].to_numpy(), known["probability"].to_numpy())
     return {
         "messages": len(known),
         "failures": int((known[label] == 1).sum()),
         **{name: _finite(values.get(name)) for name in TRUTH},
-        "counts": table[["tn", "fp", "fn", "tp"]].to_dict("list"),
+        "counts": dashboard.counted(known[label].to_numpy(), known["probability"].to_numpy()),
     }
 
 

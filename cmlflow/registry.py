@@ -82,9 +82,14 @@ def require_versions(model: str) -> list[Version]:
         raise MissingStep(
             f"The registered model {model!r} has no version.",
             "one version at least; in CML an administrator must have enabled the AI Registry",
-            OF_PART_4.get(model, REGISTER),
+            how_to_register(model),
         )
     return found
+
+
+def how_to_register(model: str) -> str:
+    """Return the command of the lesson that registers a model."""
+    return OF_PART_4.get(model, REGISTER)
 
 
 def register_once(run_id: str, model: str) -> Version:

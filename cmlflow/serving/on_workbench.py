@@ -280,12 +280,12 @@ class _Place:
                 ("failed",),
                 REGISTRATION_LIMIT_S,
                 "the registered model; delete this version there, then register the model again, "
-                f"run:  {_register(version.model)}",
+                f"run:  {registry.how_to_register(version.model)}",
             )
         raise WorkbenchError(
             f"The workbench does not list {version}.",
             "a version that its registry has, with the same run",
-            f"To register the model again, run:  {_register(version.model)}",
+            f"To register the model again, run:  {registry.how_to_register(version.model)}",
         )
 
     def registered_versions(self) -> list:
@@ -429,16 +429,12 @@ class _Place:
             _KEYS.pop(_named(name), None)
             workbench.call(self.api.delete_model, self.project.id, model.id)
         if problem:
+            again = registry.how_to_register(serving.model if serving else "")
             raise ServingError(
                 f"Version {registered.number} was tried as {name!r}: {problem}",
                 f"what the model itself predicts; {serving} still serves {self.model.name!r}",
-                f"To register another version, run:  {_register(serving.model if serving else '')}",
+                f"To register another version, run:  {again}",
             )
-
-
-def _register(model: str) -> str:
-    """Return the command of the lesson that registers a model."""
-    return registry.OF_PART_4.get(model, registry.REGISTER)
 
 
 def _deploy(endpoint: str) -> str:
@@ -452,6 +448,6 @@ def _registered_id(api: CMLServiceApi, version: Version) -> str:
         raise MissingStep(
             f"The workbench has no registered model {version.model!r}.",
             "one in its AI Registry, which an administrator must have enabled",
-            _register(version.model),
+            registry.how_to_register(version.model),
         )
     return found.model_id

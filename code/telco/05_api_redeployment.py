@@ -141,18 +141,17 @@ promotes = acts and verdict.decision == gate.PROMOTE
 # ------------------
 # Other prices ask for other thresholds. So we keep what each of the two would have done at each of
 # them: the dashboard draws it.
-from cmlflow import scores
+from cmlflow import dashboard, scores
 
 comparison = {}
 if challenger is not None:
     comparison["messages"] = len(test)
     for name, one in (("champion", champion_run), ("challenger", run_id)):
-        counts = scores.counts(test[LABEL].to_numpy(), answers[name])
         comparison[name] = {
             "run_id": one,
             "threshold": references[name]["threshold"],
             "roc_auc": verdict.numbers.get(f"{name}_roc_auc"),
-            "counts": counts[["tn", "fp", "fn", "tp"]].to_dict("list"),
+            "counts": dashboard.counted(test[LABEL].to_numpy(), answers[name]),
         }
     for threshold in (0.1, 0.23, 0.5):
         net = [

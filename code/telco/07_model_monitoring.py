@@ -52,10 +52,9 @@ answered = spark.sql(
     "ON p.message_id = t.message_id"
 )
 answered = answered.join(complete, "batch_id").toPandas()
+# Two sessions may have sent a message: the first answer counts.
 answered = answered.sort_values(["message_id", "requested_at"])
-answered = answered.drop_duplicates(
-    "message_id", ignore_index=True
-)  # two sessions may have sent it
+answered = answered.drop_duplicates("message_id", ignore_index=True)
 if answered.empty:
     raise errors.MissingStep(
         f"{PREDICTIONS} has no day of which every message has an answer.",
@@ -92,9 +91,10 @@ def there(kind):
     return set(zip(rows["batch_id"], rows["run_id"], strict=True))
 
 
+with_windows, with_truth = there("predicted_share"), there("failure_share")
 found = []
 for (day, run_id), _ in answered.groupby(["batch_id", "run_id"]):
-    if (day, run_id) in there("predicted_share"):
+    if (day, run_id) in with_windows:
         continue
     windows = drift.in_windows(answered[answered["batch_id"] == day])
     found.append(
@@ -112,7 +112,7 @@ for (day, run_id), _ in answered.groupby(["batch_id", "run_id"]):
 # else. Until the truth is known, there is an estimate of the accuracy, which assumes that the
 # model's probabilities are right. It is an estimate, and decides nothing.
 for (day, run_id), rows in known.groupby(["batch_id", "run_id"]):
-    if (day, run_id) not in there("failure_share"):
+    if (day, run_id) not in with_truth:
         found.append(drift.performance(references[run_id], rows, towers.LABEL))
 now = pd.concat([before, *found], ignore_index=True)
 rows = now[now["kind"].isin(("accuracy_estimate", "accuracy", "roc_auc", "net_per_message"))]
@@ -212,12 +212,11 @@ print(f"Run {run.info.run_id}: {len(page['days'])} days")
 from cmlflow import model_metrics
 
 if workarea.in_cml() and found:
-    known_before = there("failure_share")
     alone = known[~known["prediction_uuid"].duplicated(keep=False)]
     told = {
         one.prediction_uuid: float(getattr(one, towers.LABEL))
         for one in alone.itertuples()
-        if one.prediction_uuid and (one.batch_id, one.run_id) not in known_before
+        if one.prediction_uuid and (one.batch_id, one.run_id) not in with_truth
     }
     sent = model_metrics.send_truth("final_label", told)
     print(f"Model metrics: the truth of {sent} predictions")

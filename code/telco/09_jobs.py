@@ -93,13 +93,12 @@ for name, steps in rounds:
 import mlflow
 import pandas as pd
 
-from cmlflow import serving
+from cmlflow import dashboard, serving
 
 store.use_store()  # a local MLflow store on a laptop; CML brings its own
 mlflow.set_experiment("telco-monitoring")  # CML finds a run by its id only after this
-runs = store.newest_first(store.runs_of(["telco-monitoring"]))
-(newest, *_) = [one for one in runs if store.status(one) == "FINISHED"]
-page = mlflow.artifacts.load_dict(f"runs:/{newest.info.run_id}/dashboard.json")
+newest = dashboard.newest_run()
+page = dashboard.load(newest.info.run_id)
 days = pd.DataFrame(page["days"])
 days["roc_auc"] = [f"{one['roc_auc']:.3f}" if one else "not yet known" for one in days["truth"]]
 days["decision"] = days["decision"].fillna("")  # of several days at once, only the last has one

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 REGISTER = "python code/05_Auto_Model_Registration.py"
+DEPLOY = "python code/20_Deploy_Model.py"
 OF_PART_4 = {"CellTwrFail-CLF": "python code/telco/02_api_deployment.py"}
 """Models that have a lesson of their own, which registers and deploys them."""
 
@@ -90,6 +91,11 @@ def require_versions(model: str) -> list[Version]:
 def how_to_register(model: str) -> str:
     """Return the command of the lesson that registers a model."""
     return OF_PART_4.get(model, REGISTER)
+
+
+def how_to_deploy(endpoint: str) -> str:
+    """Return the command of the lesson that deploys to an endpoint, by the endpoint's name."""
+    return OF_PART_4.get(endpoint, DEPLOY)
 
 
 def register_once(run_id: str, model: str) -> Version:

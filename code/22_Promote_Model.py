@@ -144,7 +144,8 @@ if promotes and args.mode != "dry-run":
 # ---------
 # A new champion is not yet what the endpoint serves: 20_Deploy_Model.py deploys it.
 now = registry.champion(REGISTERED_MODEL, EXPERIMENT)
-outcome = f"{verdict.decision}, {verdict.reason}" if verdict else "no version to judge"
+for_one = "for one, run:  python code/21_Redeploy_and_Roll_Back.py"
+outcome = f"{verdict.decision}, {verdict.reason}" if verdict else f"no version to judge; {for_one}"
 would = " (dry-run: nothing was changed)" if args.mode == "dry-run" else ""
 print(
     f"Done: {outcome}{would}\n"

@@ -113,7 +113,7 @@ def test_the_verdict_stands_in_the_tags_and_in_the_description(passes, two_versi
 def test_with_nothing_new_nothing_changes(passes):
     printed, states = passes
     assert states[3] == states[2] != states[1]
-    assert "\nDone: no version to judge\n" in printed[2]
+    assert "\nDone: no version to judge; for one, run:  python code/21_Redeploy" in printed[2]
 
 
 @pytest.fixture(scope="module")

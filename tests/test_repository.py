@@ -71,6 +71,18 @@ def test_every_package_and_every_file_of_cmlflow_is_installed():
             assert f'"{file.name}"' in packaged, file
 
 
+def test_contributing_has_every_room_of_the_package_once():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+`) \|", text, re.MULTILINE)
+    named = re.findall(r"`(\w+)`", " ".join(rows))
+    rooms = [
+        one.stem
+        for one in (ROOT / "cmlflow").iterdir()
+        if not one.name.startswith("_") and (one.suffix == ".py" or (one / "__init__.py").exists())
+    ]
+    assert sorted(named) == sorted(rooms)
+
+
 def test_no_file_names_a_folder_of_a_machine_or_a_host_that_readers_do_not_need(tracked):
     for name, text in tracked.items():
         if name != "tests/test_repository.py":

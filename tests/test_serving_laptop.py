@@ -202,11 +202,16 @@ class TestAnswers:
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         assert serving.call(ENDPOINT, ROWS)[0] == 1.0
 
-    def test_without_an_endpoint_the_lesson_to_run_first_is_named(self, area):
-        assert serving.deployed("nothing") is None
-        assert not serving.stop("nothing")
-        with pytest.raises(MissingStep, match=r"python code/20_Deploy_Model\.py"):
-            serving.send("nothing", {})
+    @pytest.mark.parametrize(
+        ("endpoint", "lesson"),
+        [("nothing", "20_Deploy_Model.py"), ("CellTwrFail-CLF", "telco/02_api_deployment.py")],
+    )
+    def test_without_an_endpoint_the_lesson_to_run_first_is_named(self, area, endpoint, lesson):
+        assert serving.deployed(endpoint) is None
+        assert not serving.stop(endpoint)
+        with pytest.raises(MissingStep) as caught:
+            serving.send(endpoint, {})
+        assert str(caught.value).endswith(f"python code/{lesson}")
 
 
 class TestReplace:

@@ -52,8 +52,9 @@ def fields(lesson):
 
 def table_rows():
     """The README's tables of lessons: name, what you learn, needs, takes, leaves behind."""
-    row = r"^\| \[`([\w/]+\.py)`\]\(code/\1\) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$"
-    return re.findall(row, README, re.MULTILINE)
+    link = r"\[`(\w+\.py)`\]\(code/((?:telco/)?\1)\)"
+    row = rf"^\| {link} \| (.+?) \| (?:(.+); )?(\d.*?) \| (.+?) \|$"
+    return [one[1:] for one in re.findall(row, README, re.MULTILINE)]
 
 
 def test_the_readme_lists_every_lesson_in_the_order_of_running():
@@ -74,8 +75,7 @@ def test_needs_takes_and_leaves_behind_are_those_of_the_docstring(lesson):
     _, said = fields(lesson)
     assert re.match(r"\d+", takes)[0] == re.search(r"about (\d+) seconds", said["Needs"])[1]
     assert ("Spark" in needs) == said["Needs"].startswith("Spark")
-    scripts = r"\b\d\d_\w+\.py\b"
-    assert re.findall(scripts, needs) == re.findall(scripts, said["Needs"])
+    assert re.findall(r"`(\w+)`", needs) == re.findall(r"\b(\d\d_\w+)\.py\b", said["Needs"])
     written = set(re.findall(r'"(.+?)"', said["Writes"]))
     written |= {
         name.removeprefix("spark_catalog.")

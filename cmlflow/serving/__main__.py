@@ -1,4 +1,4 @@
-"""make stop, or:  python -m cmlflow.serving --stop    end the endpoints of this working area."""
+"""End the endpoints that the lessons started in this working area. The same as:  make stop."""
 
 from __future__ import annotations
 

@@ -37,6 +37,9 @@ IDLE_S = 3
 """Seconds that an old process waits for the request of a client that has connected already."""
 UNUSED_S = 300
 """Seconds after which a process ends that was never told to serve."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""For the model's own threads. With several, each request wakes them for one row, and where other
+programs keep the cores busy they wait for each other: a row took ten times as long."""
 MARK = "X-Endpoint"
 """The header of all answers that shows which endpoint of which working area gave them."""
 
@@ -62,6 +65,7 @@ def start(
                 stdout=out,
                 stderr=out,
                 cwd=area,
+                env=ONE_THREAD | os.environ,
                 pass_fds=fds,
                 start_new_session=True,  # it outlives the terminal
             )

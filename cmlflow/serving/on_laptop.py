@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmlflow import workarea
+from cmlflow import registry, workarea
 from cmlflow.errors import BadInput, MissingStep, ServingError
 from cmlflow.processes import error_message
 from cmlflow.serving import laptop_server
@@ -41,7 +41,6 @@ LOCK_LIMIT_S = 5
 HOURS = 8.0
 """The lifetime of an endpoint, unless CMLFLOW_ENDPOINT_HOURS says another."""
 LONGEST_NAME = 200
-_DEPLOY = "python code/20_Deploy_Model.py"
 _PROGRAM = str(Path(laptop_server.__file__))
 
 
@@ -141,12 +140,12 @@ def deployed(endpoint: str) -> Deployment | None:
 
 def roll_back(endpoint: str, check: Check) -> Deployment:
     """Let an endpoint serve the version that it served before; see `cmlflow.serving.roll_back`."""
-    from cmlflow.registry import Version
-
     facts = _read(endpoint)
     if not facts or deployed(endpoint) is None:
         raise MissingStep(
-            f"The endpoint {endpoint!r} does not answer.", "one that was deployed twice", _DEPLOY
+            f"The endpoint {endpoint!r} does not answer.",
+            "one that was deployed twice",
+            registry.how_to_deploy(endpoint),
         )
     before = facts.get("before")
     if not before:
@@ -155,7 +154,8 @@ def roll_back(endpoint: str, check: Check) -> Deployment:
             "an endpoint that was deployed twice",
             "To deploy another version, run:  python code/21_Redeploy_and_Roll_Back.py",
         )
-    return deploy(endpoint, Version(before["model"], before["version"], before["run_id"]), check)
+    earlier = registry.Version(before["model"], before["version"], before["run_id"])
+    return deploy(endpoint, earlier, check)
 
 
 def stop(endpoint: str) -> bool:
@@ -207,7 +207,7 @@ def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
         raise MissingStep(
             f"There is no endpoint {endpoint!r} in this working area.",
             "one that was deployed",
-            _DEPLOY,
+            registry.how_to_deploy(endpoint),
         )
     try:
         status, body = laptop_server.ask(
@@ -218,7 +218,7 @@ def send(endpoint: str, payload: dict, *, limit_s: float = 60) -> Answer:
             f"The endpoint {endpoint!r} does not answer ({type(error).__name__}): its process "
             "has ended, or is busy.",
             f"an answer of {_address(facts)} within {limit_s:.0f} s",
-            f"To start it again, run:  {_DEPLOY}",
+            f"To start it again, run:  {registry.how_to_deploy(endpoint)}",
         ) from error
     return Answer(status, body)
 
@@ -253,7 +253,8 @@ def _read(endpoint: str) -> dict[str, Any]:
         raise ServingError(
             f"{file} holds no facts of an endpoint.",
             "what a deployment wrote there",
-            f"To end all endpoints and start anew, run:  make stop, then {_DEPLOY}",
+            "To end all endpoints and start anew, run:  make stop, then "
+            + registry.how_to_deploy(endpoint),
         ) from None
     return facts
 
@@ -345,7 +346,7 @@ def _order(facts: dict, order: str, body: dict) -> Any:
         raise ServingError(
             f"A process of the endpoint {endpoint!r} did not follow the order {order} ({status}).",
             "one that goes on until another serves",
-            f"To start anew, run:  make stop, then {_DEPLOY}",
+            f"To start anew, run:  make stop, then {registry.how_to_deploy(endpoint)}",
         )
     return told
 
@@ -455,7 +456,7 @@ def _files_of(version: Version, still: str) -> str:
         raise ServingError(
             f"The files of {version} cannot be read: {type(error).__name__}.",
             f"a version of the registry whose model is there{still}",
-            "To register a new one, run:  python code/05_Auto_Model_Registration.py",
+            f"To register a new one, run:  {registry.how_to_register(version.model)}",
         ) from error
 
 

@@ -64,7 +64,7 @@ def _replace(place: _Place, version: Version, check: Check) -> Deployment:
             f"The endpoint {endpoint!r} serves {now or 'nothing'}: somebody else deployed or "
             f"stopped it while {version} was deployed.",
             "one deployment at a time",
-            f"To deploy the champion, run:  {_deploy(endpoint)}",
+            f"To deploy the champion, run:  {registry.how_to_deploy(endpoint)}",
         )
     if not problem:
         return place.described(now)
@@ -177,7 +177,7 @@ def _access_key(endpoint: str) -> str:
             raise MissingStep(
                 f"There is no endpoint {endpoint!r} in the project {_project_name()!r}.",
                 "one that was deployed",
-                _deploy(endpoint),
+                registry.how_to_deploy(endpoint),
             )
         _KEYS[named] = place.model.access_key
     return _KEYS[named]
@@ -435,11 +435,6 @@ class _Place:
                 f"what the model itself predicts; {serving} still serves {self.model.name!r}",
                 f"To register another version, run:  {again}",
             )
-
-
-def _deploy(endpoint: str) -> str:
-    """Return the command of the lesson that deploys to an endpoint."""
-    return registry.OF_PART_4.get(endpoint, "python code/20_Deploy_Model.py")
 
 
 def _registered_id(api: CMLServiceApi, version: Version) -> str:

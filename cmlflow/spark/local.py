@@ -102,9 +102,10 @@ def settings(jar: Path, java_options: str) -> dict[str, str]:
         "spark.app.name": "cmlflow",
         # On the class path before Java starts: a jar that is added later is ignored.
         "spark.driver.extraClassPath": str(jar),
-        # Lessons are short: Java compiles quickly rather than well, see benchmarks/README.md.
+        # Lessons are short: Java compiles quickly rather than well, see benchmarks/README.md. By
+        # default it then keeps 48 MB of code: a loop of days fills them, and no more is compiled.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
-        f"-Dlog4j2.configurationFile={log4j} {java_options}",
+        f"-XX:ReservedCodeCacheSize=200m -Dlog4j2.configurationFile={log4j} {java_options}",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

@@ -208,18 +208,20 @@ print(f"Run {run.info.run_id}: {len(page['days'])} days")
 # -----------------------
 # A CML model deployment can keep the truth of each of its predictions too, by the id that it gave
 # the prediction. A request with several messages has one id for all of them, and so no one truth:
-# those stay in our tables.
+# those stay in our tables. A tag says which days it has been told, so no truth is sent twice, and
+# what it refused, or what a stop kept back, is sent the next time.
 from cmlflow import model_metrics
 
-if workarea.in_cml() and found:
-    alone = known[~known["prediction_uuid"].duplicated(keep=False)]
-    told = {
-        one.prediction_uuid: float(getattr(one, towers.LABEL))
-        for one in alone.itertuples()
-        if one.prediction_uuid and (one.batch_id, one.run_id) not in with_truth
-    }
-    sent = model_metrics.send_truth("final_label", told)
+if workarea.in_cml():
+    told = {day for one in runs for day in json.loads(one.data.tags.get("truth_sent", "[]"))}
+    new = known[~known["batch_id"].isin(told)]
+    alone = new[~new["prediction_uuid"].duplicated(keep=False) & (new["prediction_uuid"] != "")]
+    truth = dict(zip(alone["prediction_uuid"], alone[towers.LABEL].astype(float), strict=True))
+    sent = model_metrics.send_truth("final_label", truth)
     print(f"Model metrics: the truth of {sent} predictions")
+    if sent == len(truth):
+        days = json.dumps(sorted({*told, *map(int, new["batch_id"])}))
+        mlflow.MlflowClient().set_tag(run.info.run_id, "truth_sent", days)
 print(
     f"Done: day {page['day']}: {decision.action}. {decision.reason}\n"
     f"Look at: Experiments > {EXPERIMENT}, psi.png and scores.png under Artifacts.\n"

@@ -210,6 +210,32 @@ def test_links_pictures_and_anchors_of_a_text_lead_somewhere(name):
             assert anchor in slugs, f"{target}#{anchor}"
 
 
+OF_OTHERS = {"--help", "--backend-store-uri", "--host", "--workers", "--allowed-hosts"}
+OF_OTHERS |= {"--driver-memory"}  # of Python's parsers, of `mlflow ui` and of Spark
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_command_option_variable_and_script_of_a_text_exists(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rooms = ("code", "cml", "cmlflow", "tests", "img", "benchmarks")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    sources = "".join(path.read_text(encoding="utf-8") for path in {*files, ROOT / "tutorial.py"})
+    options = set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', sources))
+
+    targets = re.findall(r"\bmake ((?!PYTHON)[a-z][a-z-]+)\b", text)
+    assert set(targets) <= set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) <= options | OF_OTHERS
+    of_options = {f"CMLFLOW_{one[2:].upper().replace('-', '_')}" for one in options}
+    variables = re.findall(r"\b(?:CMLFLOW|CDSW|MLFLOW|PYSPARK|CONNECTION)_[A-Z_0-9]*[A-Z]\b", text)
+    for variable in set(variables) - of_options:
+        assert re.search(rf"\b{variable}\b", sources + makefile), variable
+    paths = [f"/{path.relative_to(ROOT).as_posix()}" for path in files] + ["/tutorial.py"]
+    for script in re.findall(r"(?:\w+/)*\w+\.py\b", text):
+        if "nn_" not in script.lower():  # a name that the reader is to choose
+            assert any(path.endswith(f"/{script}") for path in paths), script
+
+
 def test_the_first_screen_says_how_to_get_the_python_that_all_messages_name():
     screen = README.partition("| Command |")[0]
     assert re.search(

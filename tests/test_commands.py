@@ -303,7 +303,8 @@ def offline():
 def all_lessons_offline(offline, module_work):
     """All lessons, in the environment and with the jar that an earlier pass has fetched."""
     iceberg_jar()
-    return run_tutorial(module_work, prefix=offline, MLFLOW_DISABLE_TELEMETRY="false")
+    extra = {"MLFLOW_DISABLE_TELEMETRY": "false", "CMLFLOW_ROWS_PER_REQUEST": "36"}
+    return run_tutorial(module_work, prefix=offline, **extra)
 
 
 @pytest.mark.spark

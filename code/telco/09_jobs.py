@@ -5,7 +5,7 @@ You learn  a model that is watched, retrained when there is a reason, and replac
 Reads      the scripts of the steps: 03_newbatch.py, 06_model_simulation.py,
            07_model_monitoring.py, 04_train_xgboost.py and 05_api_redeployment.py
 Writes     what those scripts write; in CML five jobs, found by name or created
-Needs      Spark (in CML: a session with the Spark add-on); telco/02_api_deployment.py; about 10
+Needs      Spark (in CML: a session with the Spark add-on); telco/02_api_deployment.py; about 15
            seconds a day, in CML 10 minutes a day
 Run        python code/telco/09_jobs.py [--days 4] [--drift firmware] [--drift-from 8] [--gate on]
 """

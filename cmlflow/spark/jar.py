@@ -77,8 +77,8 @@ def _require_same_spark(name: str) -> None:
     ours = installed.startswith("3.5.")
     raise JarUnavailable(
         f"pyspark is {installed}, and the Iceberg runtime is for Spark {made_for[1]}: {name}",
-        "pyspark 3.5 with the runtime of this project; another pyspark needs its own Iceberg "
-        "runtime, named by CMLFLOW_ICEBERG_JAR",
+        "pyspark 3.5 with the runtime of this project; pyspark 4 needs another runtime, named by "
+        "CMLFLOW_ICEBERG_JAR, and a whole Java 17 in JAVA_HOME",
         "To use this project's runtime, run:  unset CMLFLOW_ICEBERG_JAR"
         if ours
         else "To install this project's Spark, run:  pip install -r requirements-local.txt",

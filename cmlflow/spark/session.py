@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cmlflow import libraries, workarea
 from cmlflow.errors import SparkError, SparkMissing
-from cmlflow.spark.jar import iceberg_jar
+from cmlflow.spark.jar import JAR_NAME, iceberg_jar
 from cmlflow.spark.java import how_to_get_spark, reason
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def _start_local_spark() -> SparkSession:
     with _interrupts_as_before():
         spark = local.start(jar, archive.java_options(jar))
     spark.sparkContext.setLogLevel("ERROR")
+    if jar.name != JAR_NAME:  # it may be Iceberg 1.5.2, see _connect
+        spark.conf.set("spark.sql.iceberg.vectorization.enabled", "false")
     spark.conf.set(_CATALOG, workarea.path("spark-warehouse").as_uri())
     return spark
 

@@ -270,8 +270,10 @@ def main() -> None:
         text = README.read_text(encoding="utf-8")
         text = written(text, part, lines, f"Measured {conditions(load)}")
         README.write_text(text, encoding="utf-8")
-    draw(README.read_text(encoding="utf-8"))
-    print(f"\nWritten to {README.relative_to(HERE.parent)}, with the figure {FIGURE.name}")
+    text = README.read_text(encoding="utf-8")
+    if table(text, "lessons") and table(text, "rows"):
+        draw(text)
+    print(f"\nWritten to {README.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":

@@ -72,8 +72,14 @@ CELLS = (
     Cell(
         "mlflow-2.19",
         "3.11",
-        # mlflow 2.19.0 asks for the first; the other two are younger than it, and break it.
-        ("mlflow==2.19.0", "pyarrow==18.1.0", "sqlalchemy<2.1", "setuptools<81"),
+        (
+            "mlflow==2.19.0",
+            "pyarrow==18.1.0",  # what it asks for
+            "sqlalchemy<2.1",  # it breaks with later ones
+            "setuptools<81",
+            "fastapi<1",  # endpoints need these two, and it does not bring them
+            "uvicorn<1",
+        ),
     ),
     Cell("session-3.10", "3.10", session=True),
     Cell("session-3.11", "3.11", ("pyspark==3.5.1", "py4j==0.10.9.7"), session=True),

@@ -32,6 +32,10 @@ README, FIGURE = HERE / "README.md", HERE / "costs.png"
 ROWS = (10**4, 10**5, 10**6)
 LARGE = 10**7
 GROWING = ("00_datagen.py", "14_XGBoost_Iceberg.py", "15_XGBoost_Distributed.py")
+SHOWN = (
+    f"![Seconds and memory of each lesson, and seconds against rows.]({FIGURE.name})",
+    "*Left: each lesson by itself. Right: a line as steep as the dotted one grows like its rows.*",
+)
 SAMPLES_PER_SECOND = 10
 
 
@@ -209,13 +213,12 @@ def markers(part: str) -> tuple[str, str]:
     return f"<!-- {part}: make benchmark writes from here -->", f"<!-- {part}: to here -->"
 
 
-def written(text: str, part: str, lines: list[str], measured: str) -> str:
-    """Return the README with the table of a part, and on what it was measured."""
+def written(text: str, part: str, *paragraphs: str) -> str:
+    """Return the README with these paragraphs as a part of it."""
     begin, end = markers(part)
     before, rest = text.split(begin)
     _, after = rest.split(end)
-    table = "\n".join(lines)
-    return f"{before}{begin}\n\n{table}\n\n*{measured}.*\n\n{end}{after}"
+    return "\n\n".join((before + begin, *paragraphs, end + after))
 
 
 def table(text: str, part: str) -> list[list[str]]:
@@ -268,11 +271,12 @@ def main() -> None:
         large = part == "rows" and args.large
         lines = rows((*ROWS, LARGE)) if large else PARTS[part]()
         text = README.read_text(encoding="utf-8")
-        text = written(text, part, lines, f"Measured {conditions(load)}")
+        text = written(text, part, "\n".join(lines), f"*Measured {conditions(load)}.*")
         README.write_text(text, encoding="utf-8")
     text = README.read_text(encoding="utf-8")
     if table(text, "lessons") and table(text, "rows"):
         draw(text)
+        README.write_text(written(text, "figure", *SHOWN), encoding="utf-8")
     print(f"\nWritten to {README.relative_to(HERE.parent)}")
 
 

@@ -174,7 +174,7 @@ def run_lessons(cell: Cell, python: Path, log: Path) -> tuple[str, float]:
 
     A CML session's run in its kernel, as `make test-parity` does; all others by tutorial.py.
     """
-    command = [str(python), "tutorial.py"]
+    command = [str(python), str(ROOT / "tutorial.py")]
     if cell.session:
         command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "tests/test_in_cml.py"]
         command += ["-k", "kernel-as-known or environment"]
@@ -186,7 +186,7 @@ def run_lessons(cell: Cell, python: Path, log: Path) -> tuple[str, float]:
     with tempfile.TemporaryDirectory(prefix="matrix-") as work:
         done = subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=ROOT if cell.session else work,  # where a Java that crashes leaves its report
             env=clean_environment(Path(work), **extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

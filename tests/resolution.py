@@ -1,4 +1,4 @@
-"""Whether pip finds a release of every pin for each supported Python and system. It asks the index.
+"""Whether pip finds a release of every pin for every supported Python. It asks the index.
 
 Run  .venv/bin/python tests/resolution.py   after a change of the requirements, and commit
 tests/resolved.txt, which it writes. That takes minutes, so the tests only compare the two.
@@ -21,15 +21,6 @@ RESOLVED = ROOT / "tests" / "resolved.txt"
 # The first two include requirements.txt.
 FILES = ("requirements-local.txt", "requirements-parity.txt", "requirements-pictures.txt")
 PYTHONS = ("3.10", "3.11", "3.12")
-# pip's name of a system, and Python's. What CML and the pictures install is only asked for Linux.
-SYSTEMS = {"linux": "linux", "win_amd64": "win32", "macosx_14_0_arm64": "darwin"}
-COMBINATIONS = [
-    (file, python, system)
-    for file in FILES
-    for python in PYTHONS
-    for system in SYSTEMS
-    if system == "linux" or file == "requirements-local.txt"
-]
 
 
 def pins(file: str) -> list[str]:
@@ -47,13 +38,12 @@ def requirements(file: str) -> list[Requirement]:
     ]
 
 
-def wanted(file: str, python: str, system: str) -> list[str]:
-    """Return what pip is asked for, cmlflow's own requirements included."""
+def wanted(file: str, python: str) -> list[str]:
+    """Return what pip is asked for on Linux, cmlflow's own requirements included."""
     asked = requirements(file) + [Requirement(line) for line in metadata.requires("cmlflow")]
-    here = {"python_version": python, "sys_platform": SYSTEMS[system]}
-    # pip would evaluate a marker for the Python that runs it, not for this one (and does so with
-    # those of the packages that these require). pyspark is published as source only, for every
-    # system, which pip does not look at for another Python.
+    here = {"python_version": python, "sys_platform": "linux"}
+    # pip would evaluate a marker for the Python that runs it, not for this one. pyspark is
+    # published as source only, which pip does not look at for another Python.
     return sorted(
         f"{one.name}{one.specifier}"
         for one in asked
@@ -61,13 +51,13 @@ def wanted(file: str, python: str, system: str) -> list[str]:
     )
 
 
-def line_for(file: str, python: str, system: str) -> str:
+def line_for(file: str, python: str) -> str:
     """Return the line of tests/resolved.txt that says that this was resolved."""
-    digest = hashlib.sha256("\n".join(wanted(file, python, system)).encode()).hexdigest()
-    return f"{file} {python} {system} {digest}"
+    digest = hashlib.sha256("\n".join(wanted(file, python)).encode()).hexdigest()
+    return f"{file} {python} {digest}"
 
 
-def resolve(file: str, python: str, system: str) -> None:
+def resolve(file: str, python: str) -> None:
     """Let pip resolve what is wanted, and install nothing.
 
     Raises:
@@ -77,17 +67,17 @@ def resolve(file: str, python: str, system: str) -> None:
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"]
         command += ["--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
         command += ["--python-version", python, "--target", folder]
-        command += ["--platform", system] if system != "linux" else []
-        subprocess.run(command + wanted(file, python, system), check=True)
+        subprocess.run(command + wanted(file, python), check=True)
 
 
 def main() -> None:
     """Resolve what has changed since it was last resolved, and write that down."""
     before = RESOLVED.read_text(encoding="utf-8").splitlines() if RESOLVED.exists() else []
-    lines = [line_for(*one) for one in COMBINATIONS]
-    for one, line in zip(COMBINATIONS, lines, strict=True):
+    lines = [line_for(file, python) for file in FILES for python in PYTHONS]
+    for line in lines:
+        file, python, _ = line.split()
         if line not in before:
-            resolve(*one)
+            resolve(file, python)
             before.append(line)
             print(line, flush=True)
             done = [one for one in lines if one in before]

@@ -225,7 +225,7 @@ def table(text: str, part: str) -> list[list[str]]:
     """Return the cells of a part's table in the README, without its heading."""
     begin, end = markers(part)
     lines = re.findall(r"^\| (.*) \|$", text.partition(begin)[2].partition(end)[0], re.MULTILINE)
-    return [line.split(" | ") for line in lines[2:]]
+    return [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
 
 
 def draw(text: str) -> None:

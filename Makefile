@@ -1,6 +1,7 @@
 # make help lists the commands. Each of them is a line or two that you could type yourself.
 .DEFAULT_GOAL := help
-.PHONY: help tutorial telco test test-fast test-parity ui stop pictures check-pictures clean lint
+.PHONY: help tutorial telco test test-fast test-parity matrix benchmark ui stop pictures \
+	check-pictures clean lint
 
 # Succeeds where a Python is one that the pinned packages support.
 SUITABLE = import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
@@ -59,6 +60,12 @@ test-fast: .venv/complete  ## run the tests that need no Spark
 test-parity: .venv-parity/addon/complete  ## run all lessons in a stand-in for a CML session
 	@.venv-parity/bin/python $(PYTEST) tests/test_in_cml.py tests/test_part3_in_cml.py \
 		tests/test_telco_in_cml.py
+
+matrix: .venv/complete  ## run all lessons on each set of releases (an hour; CELL=laptop-3.12 for one)
+	@.venv/bin/python tests/matrix.py $(addprefix --cell ,$(CELL))
+
+benchmark: .venv/archive  ## time the lessons, and write benchmarks/README.md (about ten minutes)
+	@.venv/bin/python -m benchmarks
 
 # Ctrl+C is the shell's: Python, while it starts, would answer with a traceback.
 ui: export CDSW_APP_PORT = $(PORT)

@@ -87,7 +87,10 @@ def measure(requests: int) -> None:
         ours.append(time.monotonic() - begin)
         theirs.append(until_ready(files))
     mine, served = statistics.median(ours), statistics.median(theirs)
-    print(f"ready: {mine:.1f} s; mlflow models serve {served:.1f} s; ratio {mine / served:.2f}")
+    print(
+        "| ready, and checked with one request | `mlflow models serve` answers `/ping` "
+        f"| {mine:.1f} s to {served:.1f} s | {mine / served:.2f} |"
+    )
 
     (process,) = on_laptop._processes("timed")
     rows = [wines.iloc[[number % len(wines)]] for number in range(requests)]
@@ -97,21 +100,32 @@ def measure(requests: int) -> None:
         serving.call("timed", row)
         return (time.monotonic() - begin) * 1000
 
-    memory = [process.memory_info().rss / 2**20]
+    memory = [process.memory_info().rss / 2**20]  # at its start, after 50, after all
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(timed, rows[:50]))  # the first ones load what is imported late
         memory.append(process.memory_info().rss / 2**20)
+        begin = time.monotonic()
         took = sorted(pool.map(timed, rows))
+        rate = requests / (time.monotonic() - begin)
     memory.append(process.memory_info().rss / 2**20)
     begin = time.monotonic()
     for row in rows:
         model.predict(row)
-    alone = (time.monotonic() - begin) * 1000 / requests
+    alone = requests / (time.monotonic() - begin)
     median, late = statistics.median(took), took[int(len(took) * 0.99)]
-    print(f"{len(took)} requests answered, {CLIENTS} at a time")
-    print(f"latency: median {median:.1f} ms, 99 % within {late:.1f} ms")
-    print(f"predict alone: {alone:.2f} ms a row; ratio {median / alone:.1f}")
-    print("memory: " + ", ".join(f"{one:.0f}" for one in memory) + " MiB (start, 50, all requests)")
+    bare = f"the model's own `predict` in this process, {1000 / alone:.1f} ms a row"
+    print(
+        f"| {requests:,} requests of one row, {CLIENTS} at a time: median; 99th percentile "
+        f"| {bare} | {median:.0f} ms; {late:.0f} ms | {median * alone / 1000:.1f} |"
+    )
+    print(
+        f"| answers per second, {CLIENTS} clients | its rows per second "
+        f"| {rate:.0f} to {alone:.0f} | {rate / alone:.2f} |"
+    )
+    print(
+        f"| memory of its process after {requests:,} requests | after the first 50 "
+        f"| {memory[2]:.0f} MiB to {memory[1]:.0f} MiB | {memory[2] / memory[1]:.2f} |"
+    )
     serving.stop("timed")
 
 

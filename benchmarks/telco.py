@@ -51,7 +51,7 @@ def by_hand(days: int) -> None:
     for script in BY_HAND:
         with timed(script):
             runner.run(TELCO / script)
-    print(f"| 00 to 07 together | {time.monotonic() - begin:.1f} |")
+    print(f"| 00 to 07 together | {time.monotonic() - begin:.1f} |", flush=True)
     for day in range(days):
         with timed(f"day {day + 1} of the loop"):
             runner.run(TELCO / "09_jobs.py", ["--days", "1"])
@@ -92,9 +92,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time Part 4.")
     parser.add_argument("--days", type=int, default=4)
     parser.add_argument("--scale", type=int, nargs="+", metavar="MESSAGES")
+    parser.add_argument("--area", help="a folder that keeps what is made; else a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as area:
-        os.environ["CMLFLOW_WORKAREA"] = area
+        os.environ["CMLFLOW_WORKAREA"] = args.area or area
         store.use_store()  # a new store takes seconds, once
         try:
             for rows_per_day in args.scale or ():

@@ -3,10 +3,11 @@
 LessonError              any of these; its text has three lines: found, expected, cure
     MissingStep          an earlier lesson has not run yet
     BadInput             an option, a variable or a file holds what it cannot hold
+    Unsupported          a package is installed in a release that the lessons do not run with
     StoreError           the MLflow store cannot be used as it is
     SparkError           there is no Spark with Iceberg to be had
         SparkMissing     no pyspark, or a CML session without the Spark add-on
-        JarUnavailable   the Iceberg runtime is neither here nor to be had
+        JarUnavailable   no Iceberg runtime for this Spark is here or to be had
         SparkBusy        another lesson uses the tables of this working area
     SnapshotNotFound     the table has no such snapshot, or it has expired
     WrongCatalog         this session looks into another catalog than the one that is named
@@ -49,6 +50,10 @@ class BadInput(LessonError):
     """An option, a variable or a file holds what it cannot hold."""
 
 
+class Unsupported(LessonError):
+    """A package is installed in a release that the lessons do not run with."""
+
+
 class StoreError(LessonError):
     """The MLflow store cannot be used as it is."""
 
@@ -62,7 +67,7 @@ class SparkMissing(SparkError):
 
 
 class JarUnavailable(SparkError):
-    """The Iceberg runtime is neither here nor to be had."""
+    """No Iceberg runtime for this Spark is here or to be had."""
 
 
 class SparkBusy(SparkError):

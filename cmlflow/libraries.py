@@ -8,8 +8,12 @@ add-on in a CML session was not installed by pip at all, so pip does not know it
 from __future__ import annotations
 
 import importlib
+import re
 from importlib import metadata
 from types import ModuleType
+
+from cmlflow import workarea
+from cmlflow.errors import Unsupported
 
 PACKAGES = {"sklearn": "scikit-learn"}
 """Module: the package that a model asks for, where the two names differ."""
@@ -20,6 +24,32 @@ MODULES = {
     "xgboost-cpu": "xgboost",
 }
 """Package: the module to ask where pip does not know the package. No other module is imported."""
+SUPPORTED = {"mlflow": ((2, 19), None), "pandas": ((2, 2), (3,))}
+"""Package: the first release that the lessons run with, and the first with which they no longer do;
+see docs/MATRIX.md. pip refuses another Python, because `cmlflow` says which it takes."""
+
+
+def require_supported() -> None:
+    """Refuse releases with which a lesson would stop halfway, with an error of another library.
+
+    Raises:
+        Unsupported: a package of SUPPORTED is installed in another release.
+    """
+    for package, (first, end) in SUPPORTED.items():
+        # CML's sessions have mlflow-skinny alone.
+        found = version(package) or version(f"{package}-skinny")
+        numbers = tuple(map(int, re.findall(r"\d+", found or "")[:2]))
+        if not numbers or (numbers >= first and (end is None or numbers < end)):
+            continue
+        wanted = f"{package} {'.'.join(map(str, first))} or later"
+        raise Unsupported(
+            f"{package} {found} is installed.",
+            f"{wanted}, before {end[0]}" if end else wanted,
+            "Start a new session, with a runtime of 2025 or later"
+            if package == "mlflow" and workarea.in_cml()
+            else "To install what the lessons were tried with, run:  pip install -r "
+            + ("requirements.txt" if workarea.in_cml() else "requirements-local.txt"),
+        )
 
 
 def pin(*modules: ModuleType) -> list[str]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from cmlflow import database, workarea
+from cmlflow import database, libraries, workarea
 from cmlflow.errors import BadInput, StoreError
 from cmlflow.workarea import in_cml, path
 
@@ -45,8 +45,10 @@ def use_store(experiment: str | None = None) -> None:
     Raises:
         StoreError: the store does not answer; or `mlflow.db` is damaged, locked, read-only or of
             another MLflow version; or the experiment was deleted.
+        Unsupported: MLflow or pandas is of a release that the lessons do not run with.
         LessonError: the working area was moved or copied, or cannot be written to.
     """
+    libraries.require_supported()
     end_run_when_stopped()
     # A bar for each file that is read, however small, hides what a lesson prints.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -6,15 +6,17 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pyspark
 import pytest
 import sklearn
 import xgboost
-from conftest import clean_environment
+from conftest import ROOT, clean_environment, python, run_script
 from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
 from cmlflow import libraries
+from cmlflow.errors import Unsupported
 
 
 def test_a_pin_has_the_name_that_pip_knows_and_the_version_of_the_module():
@@ -70,3 +72,66 @@ def test_what_is_not_installed_has_no_version_and_no_other_module_is_imported(pa
     """`this` is a module of Python that prints when it is imported, as a lesson would run."""
     assert libraries.version(package) is None
     assert package not in sys.modules
+
+
+class TestSupported:
+    """What a lesson says in an environment with releases that it does not run with."""
+
+    @pytest.fixture
+    def installed(self, tmp_path):
+        """Let pip say that another release of a package is here; return what leads to it."""
+
+        def describe(name, version):
+            folder = tmp_path / f"{name}-{version}.dist-info"
+            folder.mkdir()
+            (folder / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+            return {"PYTHONPATH": str(tmp_path)}
+
+        return describe
+
+    @pytest.mark.parametrize(
+        ("package", "version", "expected"),
+        [
+            ("mlflow", "2.18.0", "mlflow 2.19 or later."),
+            ("mlflow", "1.30.1", "mlflow 2.19 or later."),
+            ("pandas", "3.1.1", "pandas 2.2 or later, before 3."),
+            ("pandas", "2.1.4", "pandas 2.2 or later, before 3."),
+        ],
+    )
+    def test_a_lesson_names_the_release_before_it_logs_anything(
+        self, installed, work, package, version, expected
+    ):
+        before = (work / "mlflow.db").read_bytes()
+        done = run_script("01_Experiment.py", work, **installed(package, version))
+        assert done.returncode != 0
+        assert done.stderr.splitlines()[-3:] == [
+            f"cmlflow.errors.Unsupported: {package} {version} is installed.",
+            f"Expected: {expected}",
+            "To install what the lessons were tried with, run:  "
+            "pip install -r requirements-local.txt",
+        ]
+        assert (work / "mlflow.db").read_bytes() == before
+
+    def test_a_lesson_with_spark_says_so_before_java_starts(self, installed, work):
+        extra = installed("mlflow", "2.18.0") | {"JAVA_HOME": "/no/such/java"}
+        done = run_script("00_datagen.py", work, **extra)
+        assert "cmlflow.errors.Unsupported: mlflow 2.18.0 is installed.\n" in done.stderr
+        assert not (work / "spark-warehouse.lock").exists()
+
+    @pytest.mark.parametrize("version", ["2.19.0", "2.22.5", "3.17.2", "3.18.0rc1", "10.0"])
+    def test_a_later_release_is_not_refused(self, installed, work, version):
+        code = "from cmlflow import libraries; libraries.require_supported(); print('fits')"
+        assert python(code, work, **installed("mlflow", version)) == "fits\n"
+
+    def test_in_cml_nothing_advises_to_install_mlflow_over_the_platforms(self, monkeypatch):
+        monkeypatch.setenv("CDSW_PROJECT_ID", "abcd")
+        monkeypatch.setitem(libraries.SUPPORTED, "mlflow", ((99, 0), None))
+        with pytest.raises(Unsupported) as caught:
+            libraries.require_supported()
+        assert caught.value.found == f"mlflow {mlflow.__version__} is installed."
+        assert caught.value.cure == "Start a new session, with a runtime of 2025 or later"
+
+    def test_what_it_refuses_is_what_pip_refuses(self):
+        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        first, end = libraries.SUPPORTED["pandas"]
+        assert f'"pandas>={first[0]}.{first[1]},<{end[0]}",' in project

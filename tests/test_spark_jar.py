@@ -1,9 +1,11 @@
 import hashlib
 import http.server
+import os
 import threading
 import zipfile
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from cmlflow import errors, spark
@@ -109,6 +111,54 @@ def own(cache, monkeypatch) -> Path:
         files.writestr("org/apache/iceberg/spark/SparkSessionCatalog.class", "")
     monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", str(own))
     return own
+
+
+class TestARuntimeForAnotherSpark:
+    """Java would start, and fail at the first table: NoClassDefFoundError: scala/..."""
+
+    @pytest.fixture
+    def spark_4(self, cache, monkeypatch):
+        """The name that the runtime for Spark 4.0 has on Maven Central."""
+        file = cache / "iceberg-spark-runtime-4.0_2.13-1.10.1.jar"
+        with zipfile.ZipFile(file, "w") as files:
+            files.writestr("org/apache/iceberg/spark/SparkSessionCatalog.class", "")
+        monkeypatch.setenv("CMLFLOW_ICEBERG_JAR", str(file))
+        return file
+
+    def installed(self, monkeypatch, version):
+        """Let pip say that another pyspark is here."""
+        folder = Path(os.environ["HOME"]) / "site"
+        described = folder / f"pyspark-{version}.dist-info"
+        described.mkdir(parents=True)
+        (described / "METADATA").write_text(f"Name: pyspark\nVersion: {version}\n")
+        monkeypatch.syspath_prepend(folder)
+
+    def test_it_is_refused_by_its_name_with_the_way_back(self, spark_4):
+        with pytest.raises(errors.JarUnavailable) as caught:
+            spark.iceberg_jar()
+        what, expected, cure = str(caught.value).splitlines()
+        assert what == (
+            f"pyspark is {pyspark.__version__}, and the Iceberg runtime is for Spark 4.0: "
+            + spark_4.name
+        )
+        assert expected.startswith("Expected: pyspark 3.5 with the runtime of this project")
+        assert cure.endswith("unset CMLFLOW_ICEBERG_JAR")
+
+    def test_a_spark_4_is_refused_before_the_runtime_of_3_5_is_downloaded(
+        self, cache, server, monkeypatch
+    ):
+        self.installed(monkeypatch, "4.0.5")
+        with pytest.raises(errors.JarUnavailable) as caught:
+            spark.iceberg_jar()
+        assert caught.value.found == (
+            f"pyspark is 4.0.5, and the Iceberg runtime is for Spark 3.5: {jar.JAR_NAME}"
+        )
+        assert caught.value.cure.endswith("pip install -r requirements-local.txt")
+        assert server.requests == 0
+
+    def test_a_spark_4_with_its_own_runtime_is_not_refused(self, spark_4, monkeypatch):
+        self.installed(monkeypatch, "4.0.5")
+        assert spark.iceberg_jar() == spark_4
 
 
 class TestAJarOfOnesOwn:

@@ -158,6 +158,18 @@ print(locked())
 
 
 @pytest.mark.spark
+def test_a_runtime_of_ones_own_is_read_without_the_reader_of_which_iceberg_1_5_dies(tmp_path):
+    """`make matrix CELL=iceberg-1.5` runs all lessons with that one."""
+    own = shutil.copy(spark.iceberg_jar(), tmp_path / "own.jar")
+    code = (
+        "from cmlflow.spark import start_spark\n"
+        "print(start_spark('any').conf.get('spark.sql.iceberg.vectorization.enabled', 'as it is'))"
+    )
+    assert python(code, tmp_path, CMLFLOW_ICEBERG_JAR=str(own)) == "false\n"
+    assert python(code, tmp_path) == "as it is\n"
+
+
+@pytest.mark.spark
 class TestOnALaptop:
     def test_a_java_that_ends_at_once_is_told_with_the_setting_and_leaves_no_lock(self, laptop):
         what, cure, locked = laptop[0].split(" | ")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
 
+from cmlflow import libraries
 from cmlflow.errors import JarUnavailable
 
 JAR_NAME = "iceberg-spark-runtime-3.5_2.12-1.10.1.jar"
@@ -30,13 +32,14 @@ def iceberg_jar() -> Path:
     The environment variable CMLFLOW_ICEBERG_JAR names a file to use instead.
 
     Raises:
-        JarUnavailable: no network, a file that is missing or is not Iceberg for Spark, a folder
-            that Java cannot read, or a download that is not the jar whose SHA-512 is pinned
-            here; an incomplete file is never left in the cache.
+        JarUnavailable: no network, a file that is missing or is not Iceberg for Spark, a runtime
+            for another release of Spark, a folder that Java cannot read, or a download that is
+            not the jar whose SHA-512 is pinned here; an incomplete file is never left in the cache.
     """
     from platformdirs import user_cache_path
 
     chosen = os.environ.get("CMLFLOW_ICEBERG_JAR", "").strip()
+    _require_same_spark(Path(chosen).expanduser().resolve().name if chosen else JAR_NAME)
     if chosen:
         jar = Path(chosen).expanduser().resolve()
         if not _holds_iceberg(jar):
@@ -49,7 +52,7 @@ def iceberg_jar() -> Path:
     else:
         jar = user_cache_path("cmlflow", appauthor=False) / JAR_NAME
         if not jar.is_file() or jar.stat().st_size != JAR_SIZE:
-            _download(jar)
+            download(jar, JAR_URL, JAR_SHA512)
     if os.pathsep in str(jar):
         raise JarUnavailable(
             f"The Iceberg runtime lies in a folder with {os.pathsep!r} in its path: {jar}",
@@ -57,6 +60,29 @@ def iceberg_jar() -> Path:
             f"Copy it to another folder and set:  CMLFLOW_ICEBERG_JAR=<folder>/{JAR_NAME}",
         )
     return jar
+
+
+def _require_same_spark(name: str) -> None:
+    """Refuse a runtime whose name says that it is for another Spark than the one installed.
+
+    Java would start with it, and fail at the first table with the name of a missing class.
+
+    Raises:
+        JarUnavailable: as said.
+    """
+    made_for = re.match(r"iceberg-spark-runtime-(\d+\.\d+)_", name)
+    installed = libraries.version("pyspark")
+    if made_for is None or installed is None or installed.startswith(f"{made_for[1]}."):
+        return
+    ours = installed.startswith("3.5.")
+    raise JarUnavailable(
+        f"pyspark is {installed}, and the Iceberg runtime is for Spark {made_for[1]}: {name}",
+        "pyspark 3.5 with the runtime of this project; pyspark 4 needs another runtime, named by "
+        "CMLFLOW_ICEBERG_JAR, and a whole Java 17 in JAVA_HOME",
+        "To use this project's runtime, run:  unset CMLFLOW_ICEBERG_JAR"
+        if ours
+        else "To install this project's Spark, run:  pip install -r requirements-local.txt",
+    )
 
 
 def _holds_iceberg(jar: Path) -> bool:
@@ -68,13 +94,17 @@ def _holds_iceberg(jar: Path) -> bool:
         return False
 
 
-def _download(jar: Path) -> None:
-    """Download the Iceberg runtime, check it, and move it whole to `jar`."""
+def download(jar: Path, url: str, sha512: str) -> None:
+    """Download an Iceberg runtime, check it, and move it whole to `jar`.
+
+    Raises:
+        JarUnavailable: it cannot be had, or it is another file than the one whose SHA-512 is given.
+    """
     jar.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha512()
     try:
         with (
-            urllib.request.urlopen(JAR_URL, timeout=60) as answer,
+            urllib.request.urlopen(url, timeout=60) as answer,
             tempfile.NamedTemporaryFile(dir=jar.parent, suffix=".part", delete=False) as part,
         ):
             try:
@@ -82,7 +112,7 @@ def _download(jar: Path) -> None:
                     digest.update(block)
                     part.write(block)
                 part.close()
-                if digest.hexdigest() != JAR_SHA512:
+                if digest.hexdigest() != sha512:
                     raise OSError(
                         f"its SHA-512 is {digest.hexdigest()[:16]}..., not the pinned one"
                     )
@@ -93,7 +123,7 @@ def _download(jar: Path) -> None:
     except OSError as error:  # urllib's errors are OSErrors too
         raise JarUnavailable(
             f"The Iceberg runtime could not be downloaded: {error}",
-            JAR_URL,
+            url,
             "Without a network, fetch that file elsewhere and set the environment variable:  "
-            f"CMLFLOW_ICEBERG_JAR=<folder>/{JAR_NAME}",
+            f"CMLFLOW_ICEBERG_JAR=<folder>/{jar.name}",
         ) from error

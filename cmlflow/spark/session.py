@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cmlflow import workarea
+from cmlflow import libraries, workarea
 from cmlflow.errors import SparkError, SparkMissing
-from cmlflow.spark.jar import iceberg_jar
+from cmlflow.spark.jar import JAR_NAME, iceberg_jar
 from cmlflow.spark.java import how_to_get_spark, reason
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def start_spark(connection: str) -> SparkSession:
         SparkMissing: pyspark is not installed, or the CML session has no Spark add-on.
         SparkError: the data connection gave no session, no Java fits, or a Spark without Iceberg
             already runs in this process.
+        Unsupported: MLflow or pandas is of a release that the lessons do not run with.
         LessonError: the working area was copied or moved.
         JarUnavailable, SparkBusy: see the classes.
     """
@@ -44,6 +45,7 @@ def start_spark(connection: str) -> SparkSession:
             "in CML a session with the Spark add-on, elsewhere pyspark 3.5",
             how_to_get_spark(),
         )
+    libraries.require_supported()
     try:
         from cml import data_v1
     except ImportError as error:
@@ -122,6 +124,8 @@ def _start_local_spark() -> SparkSession:
     with _interrupts_as_before():
         spark = local.start(jar, archive.java_options(jar))
     spark.sparkContext.setLogLevel("ERROR")
+    if jar.name != JAR_NAME:  # it may be Iceberg 1.5.2, see _connect
+        spark.conf.set("spark.sql.iceberg.vectorization.enabled", "false")
     spark.conf.set(_CATALOG, workarea.path("spark-warehouse").as_uri())
     return spark
 

@@ -86,7 +86,7 @@ pictures:  ## take the pictures in img/ again (needs Chromium)
 	@$(MAKE) --silent .venv/complete .venv-pictures/complete
 	@.venv-pictures/bin/python -m img.take_pictures
 
-check-pictures:  ## look in the UI for what the pictures show (needs Chromium)
+check-pictures:  ## look in the UI for what pictures and texts say (needs Chromium)
 	@$(require_store)
 	@if test -n "$(CHROMIUM)$$CI"; then \
 		$(MAKE) --silent .venv/complete .venv-pictures/complete && \

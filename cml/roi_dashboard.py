@@ -504,7 +504,7 @@ def days_table(board: dict) -> html.Table:
                 day["version"],
                 f"{truth['roc_auc']:.3f}" if truth else "not known yet",
                 f"{max(measured):.2f}" if measured else "too few",
-                [html.Strong(day["decision"]), html.Br(), day["reason"]],
+                day["decision"] or "none",  # of several days at once, only the last has one
             ]
         )
     head = ["Day", "Version", "roc_auc", "Highest PSI", "Decision"]

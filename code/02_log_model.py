@@ -106,6 +106,7 @@ columns = loaded.metadata.get_input_schema().input_names()
 print(f"It asks for {len(columns)} columns: {', '.join(columns)}")
 print(
     f"Done: rmse {rmse:.3f}; baseline {baseline_rmse:.3f} (model {model_uri})\n"
-    f"Look at: Experiments > {EXPERIMENT} > elasticnet-with-model > Artifacts, the folder model.\n"
+    f"Look at: Experiments > {EXPERIMENT} > elasticnet-with-model > Artifacts: "
+    "the files of the model.\n"
     f"Open the UI: {store.how_to_open_ui(store.run_page(run, 'artifacts/model'))}"
 )

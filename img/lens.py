@@ -14,8 +14,9 @@ import re
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from cmlflow.errors import LessonError
 
@@ -27,6 +28,7 @@ SPREAD_MS = 900
 """All times lie within so many milliseconds, so that they keep their order."""
 SNAPSHOT = re.compile(r"\d{15,19}")
 EPOCH_MS = re.compile(r"(?<![\w.])1[5-9]\d{11}(?![\w.])")
+NAMES = re.compile(r"\{([^{}/#@]+)(?:/([^{}#@]+))?(?:#(\d+))?(?:@([^{}:]+)(?::(\d+))?)?\}")
 ISO_TIME = re.compile(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+")
 
 
@@ -69,45 +71,95 @@ class Store:
         self.folder = unquote(urlsplit(location).path.partition("/mlartifacts/")[0])
 
     def _ask(self, operation: str, **body: Any) -> dict[str, Any]:
-        """Return the answer to one operation of MLflow's REST API."""
+        """Return the answer to one operation of MLflow's REST API; without a body it is read."""
         request = urllib.request.Request(
             f"{self.address}/api/2.0/mlflow/{operation}",
-            data=json.dumps(body).encode(),
+            data=json.dumps(body).encode() if body else None,
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
 
-    def filled_in(self, text: str) -> str:
+    def filled_in(self, text: str, shown: Callable[[str], str] = str) -> str:
         """Return a text with the ids and values that its names in braces stand for.
 
         `{experiment}` and `{experiment/run}` are ids, of the first run of this name,
         `{experiment/run#2}` that of the second; `{experiment/run@tag}` is the value of a tag, and
-        `{experiment/run@model}` the id of the model that the run logged.
+        `{experiment/run@model}` the id of the model that the run logged. With `:4` before the
+        bracket, only the first four characters are meant.
+
+        Args:
+            text: with names in braces.
+            shown: what the browser sees in place of an id or a value.
 
         Raises:
             NotInStore: there is no experiment, run, tag or model of this name.
         """
 
         def value(match: re.Match[str]) -> str:
-            experiment, name, ordinal, tag = match.groups()
+            experiment, name, ordinal, tag, length = match.groups()
             try:
                 if name is None:
-                    return self.experiments[experiment]
-                run = self.runs[experiment, name, int(ordinal or 1)]
-                if tag is None:
-                    return run["info"]["run_id"]
-                if tag == "model":
-                    return run["outputs"]["model_outputs"][0]["model_id"]
-                return next(one["value"] for one in run["data"]["tags"] if one["key"] == tag)
-            except (LookupError, StopIteration):
-                raise NotInStore(
-                    f"This store has no {match[0]}.",
-                    "what all lessons leave",
-                    "To run all of them, run:  make tutorial",
-                ) from None
+                    found = self.experiments[experiment]
+                else:
+                    run = self.runs[experiment, name, int(ordinal or 1)]
+                    if tag is None:
+                        found = run["info"]["run_id"]
+                    elif tag == "model":
+                        found = run["outputs"]["model_outputs"][0]["model_id"]
+                    else:
+                        found = _value(run["data"]["tags"], tag)
+            except LookupError:
+                raise _absent(match[0]) from None
+            return shown(found)[: int(length) if length else None]
 
-        return re.sub(r"\{([^{}/#@]+)(?:/([^{}#@]+))?(?:#(\d+))?(?:@([^{}]+))?\}", value, text)
+        return NAMES.sub(value, text)
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Return the first run that is named as `experiment/run`.
+
+        Raises:
+            NotInStore: there is none.
+        """
+        experiment, _, run = name.partition("/")
+        if (experiment, run, 1) not in self.runs:
+            raise _absent(f"run {name}")
+        return self.runs[experiment, run, 1]
+
+    def metric(self, run: str, name: str) -> float:
+        """Return the last value of a metric of a run that is named as `experiment/run`.
+
+        Raises:
+            NotInStore: there is no such run, or no such metric of it.
+        """
+        try:
+            return float(_value(self.run(run)["data"]["metrics"], name))
+        except LookupError:
+            raise _absent(f"metric {name} of {run}") from None
+
+    def param(self, run: str, name: str) -> str:
+        """Return a param of a run that is named as `experiment/run`.
+
+        Raises:
+            NotInStore: there is no such run, or no such param of it.
+        """
+        try:
+            return _value(self.run(run)["data"]["params"], name)
+        except LookupError:
+            raise _absent(f"param {name} of {run}") from None
+
+    def curve(self, run: str, metric: str) -> dict[int, float]:
+        """Return all values of a metric by step, of a run that is named as `experiment/run`.
+
+        Raises:
+            NotInStore: there is no such run, or no such metric of it.
+        """
+        asked = {"run_id": self.run(run)["info"]["run_id"], "metric_key": metric}
+        operation = f"metrics/get-history?{urlencode(asked)}"
+        found = self._ask(operation).get("metrics", [])
+        if not found:
+            raise _absent(f"metric {metric} of {run}")
+        return {int(one["step"]): one["value"] for one in found}
 
     def snapshots(self) -> list[str]:
         """Return the ids of Iceberg snapshots in tags and datasets, in the order of the runs."""
@@ -160,6 +212,19 @@ class Lens:
     def request(self, text: str) -> str:
         """Return what the server gets in place of a request of the browser."""
         return _replaced(text, self.real)
+
+
+def _value(pairs: list[dict[str, Any]], key: str) -> Any:
+    """Return the value of a tag, a param or a metric of a run; LookupError if absent."""
+    return {one["key"]: one["value"] for one in pairs}[key]
+
+
+def _absent(what: str) -> NotInStore:
+    return NotInStore(
+        f"This store has no {what}.",
+        "what all lessons leave",
+        "To run all of them, run:  make tutorial telco",
+    )
 
 
 def _digest(text: str) -> str:

@@ -3,7 +3,8 @@
 A page is what follows the server's address. In pages and facts, `{experiment}` stands for the id of
 an experiment, `{experiment/run}` for that of its first run of this name, `{experiment/run#2}` for
 that of the second, `{experiment/run@tag}` for the value of a tag of it, and
-`{experiment/run@model}` for the id of its model.
+`{experiment/run@model}` for the id of its model. `{experiment/run@tag:4}` stands for the first four
+characters of the value.
 
 Selectors are Playwright's. What they name is text, a role or a test id: the classes of MLflow's
 pages change with its version.
@@ -15,23 +16,16 @@ import hashlib
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One picture, and what must be legible on it."""
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A page of the UI, and what must be legible on a part of it."""
 
-    name: str
-    """Of the file, without `.png`: the lesson's number and what is to be seen."""
-    lesson: str
-    """The script that makes what is to be seen."""
     page: str
-    strips: tuple[tuple[str, ...], ...]
+    strips: tuple[tuple[str, ...], ...] = (("main",),)
     """What is cut out: the box around all that these selectors find. Several strips are stacked."""
     facts: tuple[str, ...]
     """Texts that can be read in the cut, from top to bottom and from left to right."""
-    alt: str
-    """Says in a sentence what is to be seen."""
-    frame: tuple[str, ...] = ()
-    """What the orange frame goes around."""
+    in_any_order: bool = False
     clicks: tuple[str, ...] = ()
     typed: tuple[str, str] | None = None
     """A field, and what is typed into it after the clicks."""
@@ -39,11 +33,33 @@ class Picture:
     """In a list of runs: the columns that are chosen, as if under Columns."""
     expanded: tuple[str, ...] = ()
     """In a list of runs: the parents that are open, as `{experiment/run}`."""
+    new_visitor: bool = False
+    """Whether the visitor has not yet chosen Model training, nor closed the pop-ups."""
     width: int = 1280
     height: int = 2000
     """Of the window: so high that nothing has to scroll."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture(Look):
+    """One picture, and what must be legible on it."""
+
+    name: str
+    """Of the file, without `.png`: the lesson's number and what is to be seen."""
+    lesson: str
+    """The script that makes what is to be seen."""
+    alt: str
+    """Says in a sentence what is to be seen."""
+    frame: tuple[str, ...] = ()
+    """What the orange frame goes around."""
+    program: str = "cml/mlflow_ui.py"
     variables: dict[str, str] = field(default_factory=dict)
-    """Of an environment in which cml/mlflow_ui.py is started for this picture alone."""
+    """Of an environment in which the program is started for this picture alone."""
+
+    @property
+    def has_own_server(self) -> bool:
+        """Whether it shows no page of the MLflow UI on the store of the lessons."""
+        return bool(self.variables) or self.program != "cml/mlflow_ui.py"
 
     def digest(self) -> str:
         """Return a short text that is another one when anything that this record says is."""
@@ -86,7 +102,7 @@ def param(name: str) -> str:
 
 def card(name: str) -> str:
     """Return the selector of the card with the chart of a metric."""
-    return f'[data-testid="experiment-view-compare-runs-card"]:has-text("{name}")'
+    return f'{CARDS}:has-text("{name}")'
 
 
 def section(name: str) -> str:
@@ -105,16 +121,35 @@ def row(name: str) -> str:
     return f':is(main, [role="dialog"]) :is(tr, [role="row"]):has-text("{name}")'
 
 
+def box_of(run: str) -> str:
+    """Return the selector of the box that ticks a run in a list."""
+    return f'{row(run)} >> input[type="checkbox"] >> nth=0'
+
+
+def expander_of(run: str) -> str:
+    """Return the selector of the [+] beside a run in a list, which shows its children."""
+    return f'[role="row"]:has-text("{run}") [data-component-id*="runnamecellrenderer"]'
+
+
 def metric_row(name: str) -> str:
     """Return the selector of a row of metrics where runs are compared."""
     return f'main [role="rowgroup"] > div:has-text("{name}")'
 
 
+CARDS = '[data-testid="experiment-view-compare-runs-card"]'
 HEADING, TABS = "main h2", '[role="tablist"]'
 FILES = '[data-testid="artifact-tree-node"]'
 LISTED = ('main [role="columnheader"] >> visible=true', 'main [role="gridcell"]')
+FIRST_ROW = '[row-index="0"] [role="gridcell"]'
 VERSIONS = '[data-testid="model-version-table"]'
+TRAINING = "spark_catalog.default.training"
 DESCRIPTION = '[data-testid="descriptions-item"]'
+
+ROI = (
+    ("h1",),
+    (".grid:has(#threshold)",),
+    ("section:has(#breakdown)",),
+)
 
 PICTURES = (
     Picture(
@@ -228,9 +263,11 @@ PICTURES = (
         facts=(
             "Dataset",
             "experiment-3",
-            "spark_catalog.default.training",
+            f"{TRAINING} ( {{sparkml-experiment/experiment-1@iceberg_snapshot_id:4}}…",
             "experiment-2",
+            f"{TRAINING} ( {{sparkml-experiment/experiment-2@iceberg_snapshot_id:4}}…",
             "experiment-1",
+            f"{TRAINING} ( {{sparkml-experiment/experiment-1@iceberg_snapshot_id:4}}…",
         ),
         alt="The column Dataset of three runs: experiments 1 and 3 name the same snapshot.",
         columns=("attributes.`Dataset`",),
@@ -490,6 +527,39 @@ PICTURES = (
         facts=("Artifacts", "psi.png"),
         alt="The figure psi.png: on days 8 and 9 iot_signal_4 is far above both lines.",
         width=1080,
+    ),
+    Picture(
+        name="telco_08_one_half",
+        lesson="telco/08_model_roi_dashboard.py",
+        program="cml/roi_dashboard.py",
+        page="",
+        strips=ROI,
+        facts=(
+            "Interactive Model ROI Dashboard",
+            "Decision Threshold: 0.50",
+            "All days of the served model: 1,440 messages",
+            "5,000 = 47 x 100 + 1,255 x 10 - 31 x 50 - 107 x 100",
+            "TP 47",
+        ),
+        alt="The ROI dashboard with Decision Threshold: 0.50, at which the model earns 5,000.",
+        width=860,
+    ),
+    Picture(
+        name="telco_08_best",
+        lesson="telco/08_model_roi_dashboard.py",
+        program="cml/roi_dashboard.py",
+        page="",
+        typed=("#threshold", "0.36"),
+        strips=ROI,
+        facts=(
+            "Interactive Model ROI Dashboard",
+            "Decision Threshold: 0.36",
+            "All days of the served model: 1,440 messages",
+            "8,700 = 76 x 100 + 1,220 x 10 - 66 x 50 - 78 x 100",
+            "TP 76",
+        ),
+        alt="The same page with Decision Threshold: 0.36, at which the model earns 8,700.",
+        width=860,
     ),
     Picture(
         name="ui_where_are_the_runs",

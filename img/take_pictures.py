@@ -1,7 +1,9 @@
 """Take the pictures of the README and of the walkthrough, or check that the UI still shows them.
 
 make pictures           takes every picture in records.py from what `make tutorial` has logged
-make check-pictures     opens the same pages, and asks whether each fact is to be seen in its cut
+make check-pictures     opens the same pages, and asks whether each fact is to be seen in its cut;
+                        then the pages of the other statements (statements.py), and compares the
+                        numbers in the prose with the store (computed.py)
 
 To take a few into another folder:
     .venv-pictures/bin/python -m img.take_pictures --into /tmp/pictures 00_model_training
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -24,18 +27,20 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from cmlflow.errors import BadInput, LessonError, MissingStep
-from img.lens import Lens, NotInStore, Store
-from img.records import PICTURES, Picture
+from img.computed import COMPUTED
+from img.lens import Lens, Store
+from img.records import PICTURES, Look, Picture
+from img.statements import STATEMENTS, Statement
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Request, Route
+    from playwright.sync_api import BrowserContext, Page, Request, Route
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "img"
@@ -163,10 +168,11 @@ def require_lessons() -> None:
 
 
 @contextlib.contextmanager
-def application(**variables: str) -> Iterator[str]:
-    """Start cml/mlflow_ui.py on a free port of this machine and yield its address.
+def application(program: str = "cml/mlflow_ui.py", **variables: str) -> Iterator[str]:
+    """Start a program of cml/ on a free port of this machine and yield its address.
 
     Args:
+        program: what to start.
         variables: of the environment, for example those that a session of CML has.
 
     Raises:
@@ -185,7 +191,7 @@ def application(**variables: str) -> Iterator[str]:
     end = time.monotonic() + LIMIT_S
     with tempfile.TemporaryFile() as printed:
         child = subprocess.Popen(
-            [LESSONS_PYTHON, "cml/mlflow_ui.py"],
+            [LESSONS_PYTHON, program],
             cwd=ROOT,
             env={**inherited, **settings, **variables},
             stdout=printed,
@@ -198,9 +204,9 @@ def application(**variables: str) -> Iterator[str]:
                 if child.poll() is not None or time.monotonic() > end:
                     printed.seek(0)
                     raise LessonError(
-                        f"The MLflow UI did not start: {printed.read().decode(errors='replace')}",
+                        f"{program} did not start: {printed.read().decode(errors='replace')}",
                         f"an answer within {LIMIT_S} s",
-                        "To see what it says by itself, run:  make ui",
+                        f"To see what it says by itself, run:  python {program}",
                     )
                 time.sleep(0.2)
             yield address
@@ -257,14 +263,14 @@ class Window:
         else:
             route.fulfill(response=answer, body=self.lens.answer(answer.text()))
 
-    def open(self, picture: Picture, store: Store | None) -> list[str]:
-        """Open the page of a picture as a visitor who has been there before; return its facts."""
+    def open(self, picture: Look, store: Store | None) -> list[str]:
+        """Open the page of a record, mostly as one who has been there before; return its facts."""
         shown = self.lens.answer if self.lens else str
 
         def filled_in(text: str) -> str:
-            return shown(store.filled_in(text)) if store else text
+            return store.filled_in(text, shown) if store else text
 
-        remembered = dict(VISITED)
+        remembered = {} if picture.new_visitor else dict(VISITED)
         if picture.columns:
             experiment = filled_in(picture.page).split("/")[2]
             key = f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState'
@@ -296,7 +302,7 @@ class Window:
         page.mouse.move(0, 0)
         return [filled_in(fact) for fact in picture.facts]
 
-    def strips(self, picture: Picture) -> list[Box]:
+    def strips(self, picture: Look) -> list[Box]:
         """Return the boxes of what is cut out; empty while some of it is missing.
 
         The strips of one picture are equally wide.
@@ -324,7 +330,7 @@ class Window:
         lines = [line for strip in strips for line in self.page.evaluate(LINES, list(strip))]
         return " ".join(" ".join(lines).split())
 
-    def settle(self, picture: Picture, facts: list[str]) -> list[Box]:
+    def settle(self, picture: Look, facts: list[str]) -> list[Box]:
         """Wait until the page shows the facts and nothing moves any more; return its strips.
 
         Raises:
@@ -342,14 +348,14 @@ class Window:
                 continue
             if self.page.evaluate(UNSETTLED):
                 continue
-            absent = first_absent(facts, self.text(strips))
+            absent = first_absent(facts, self.text(strips), picture.in_any_order)
             if absent is None:
                 return strips
         shown = self.text(strips) if strips else f"nothing like {picture.strips}"
         raise NotToBeSeen(
-            f"The page of {picture.name} does not show {absent!r}, but: {shown}",
+            f"The page does not show {absent!r}, but: {shown}",
             f"in this order: {', '.join(facts)}",
-            f"Look at {self.page.url}, then correct img/records.py or the lesson {picture.lesson}",
+            f"Look at {self.page.url}, then correct the lesson or the record in img/",
         )
 
     def shoot(self, picture: Picture, facts: list[str]) -> Image.Image:
@@ -371,7 +377,7 @@ class Window:
         return finished(parts)
 
 
-def first_absent(facts: list[str], text: str) -> str | None:
+def first_absent(facts: list[str], text: str, in_any_order: bool = False) -> str | None:
     """Return the first fact that does not follow the ones before it in a text; None if all do.
 
     A fact that ends in `…` may be the beginning of a longer word or number.
@@ -383,7 +389,7 @@ def first_absent(facts: list[str], text: str) -> str | None:
         found = re.compile(pattern).search(text, position)
         if found is None:
             return fact
-        position = found.end()
+        position = 0 if in_any_order else found.end()
     return None
 
 
@@ -448,48 +454,121 @@ def keep(picture: Picture, image: Image.Image, folder: Path, version: str) -> st
     return f"{len(data) / 1024:4.0f} KB  {done}"
 
 
-def run(pictures: list[Picture], executable: str, folder: Path | None) -> int:
-    """Take pictures into a folder, or only check them if there is none; return how many failed."""
-    from playwright.sync_api import Error, sync_playwright
+class Session:
+    """A browser on the UI of one store, and what failed in it so far.
 
-    failed = 0
+    Args:
+        context: of Playwright.
+        store: what the UI shows.
+        folder: where pictures are written; without one, records are only checked.
+    """
+
+    def __init__(self, context: BrowserContext, store: Store, folder: Path | None) -> None:
+        self.context, self.store, self.folder, self.failed = context, store, folder, 0
+        self.window = Window(context.new_page(), store.address, Lens(store) if folder else None)
+
+    def do(self, name: str, what: Callable[[], str]) -> None:
+        """Do one thing, and print how it ended and how long it took."""
+        begin = time.monotonic()
+        try:
+            done = what()
+        except LessonError as error:
+            self.failed += 1
+            done = f"failed\n{name}\n{error}"
+        print(f"{name[:50]:50} {time.monotonic() - begin:5.1f} s  {done}", flush=True)
+
+    def picture(self, picture: Picture) -> str:
+        """Take a picture, or look at its facts; say what was done."""
+        with contextlib.ExitStack() as own:
+            window, store = self.window, self.store
+            if picture.has_own_server:
+                served = application(picture.program, **picture.variables)
+                page = own.enter_context(contextlib.closing(self.context.new_page()))
+                window, store = Window(page, own.enter_context(served)), None
+            with reached(picture):
+                facts = window.open(picture, store)
+                if self.folder:
+                    image = window.shoot(picture, facts)
+                    return keep(picture, image, self.folder, self.store.version)
+                window.settle(picture, facts)
+                return f"{len(facts)} facts"
+
+    def look(self, look: Look) -> str:
+        """Look at the facts of a page; say how many there are."""
+        with reached(look):
+            facts = self.window.open(look, self.store)
+            self.window.settle(look, facts)
+            return f"{len(facts)} facts"
+
+    def curve(self, statement: Statement) -> str:
+        """Ask the store for the values that a statement is about; say how many there are."""
+        run, metric, holds = statement.curve
+        values = self.store.curve(run, metric)
+        if not holds(values):
+            raise NotToBeSeen(
+                f"{metric} of {run} is {values}.",
+                statement.text,
+                "Correct the lesson, or the statement and its record in img/statements.py",
+            )
+        return f"{len(values)} values"
+
+    def computed(self) -> str:
+        """Compare the numbers of the prose with their sources; say how many there are."""
+        wrong = [f"{one.text!r}: {what}" for one in COMPUTED for what in one.wrong(self.store)]
+        if wrong:
+            raise NotToBeSeen(
+                "Numbers in the prose: " + "; ".join(wrong),
+                "what the lessons computed",
+                "Correct README.md or code/README.md, and img/computed.py",
+            )
+        return f"{sum(len(one.sources) for one in COMPUTED)} numbers"
+
+
+@contextlib.contextmanager
+def reached(look: Look) -> Iterator[None]:
+    """Say in our words what Playwright cannot reach."""
+    from playwright.sync_api import Error
+
+    try:
+        yield
+    except Error as error:
+        raise NotToBeSeen(
+            f"The page cannot be reached: {error.message.splitlines()[0]}",
+            ", then ".join((look.page, *look.clicks)),
+            "Look at that page with make ui, then correct the record in img/",
+        ) from None
+
+
+def run(pictures: list[Picture], executable: str, folder: Path | None, check_all: bool) -> int:
+    """Take pictures into a folder, or only check them if there is none; return how many failed.
+
+    Args:
+        pictures: which ones.
+        executable: of the browser.
+        folder: where they are written.
+        check_all: whether to check the other statements and the numbers of the prose, too.
+    """
+    from playwright.sync_api import sync_playwright
+
     with contextlib.ExitStack() as stack:
         store = Store(stack.enter_context(application()))
-        lens = Lens(store) if folder else None
         chromium = stack.enter_context(sync_playwright()).chromium
         context = chromium.launch(executable_path=executable).new_context(
             device_scale_factor=SCALE, timezone_id="UTC", locale="en-US"
         )
         context.set_default_timeout(PAGE_LIMIT_S * 1000)
-        window = Window(context.new_page(), store.address, lens)
+        session = Session(context, store, folder)
         for picture in pictures:
-            begin = time.monotonic()
-            try:
-                with contextlib.ExitStack() as own:
-                    used, names = window, store
-                    if picture.variables:
-                        address = own.enter_context(application(**picture.variables))
-                        used, names = Window(context.new_page(), address), None
-                    facts = used.open(picture, names)
-                    if folder:
-                        done = keep(picture, used.shoot(picture, facts), folder, store.version)
-                    else:
-                        used.settle(picture, facts)
-                        done = f"{len(facts)} facts"
-            except (NotToBeSeen, NotInStore) as error:
-                failed += 1
-                done = f"failed\n{error}"
-            except Error as error:
-                failed += 1
-                done = "failed\n" + str(
-                    NotToBeSeen(
-                        f"{picture.name} cannot be reached: {error.message.splitlines()[0]}",
-                        ", then ".join((picture.page, *picture.clicks)),
-                        "Look at that page with make ui, then correct img/records.py",
-                    )
-                )
-            print(f"{picture.name:28} {time.monotonic() - begin:5.1f} s  {done}", flush=True)
-    return failed
+            session.do(picture.name, functools.partial(session.picture, picture))
+        if check_all:
+            looks = {look: one.text for one in STATEMENTS for look in one.looks}
+            for look, text in looks.items():
+                session.do(text, functools.partial(session.look, look))
+            for statement in STATEMENTS:
+                if statement.curve:
+                    session.do(statement.text, functools.partial(session.curve, statement))
+            session.do("numbers in the prose", session.computed)
+        return session.failed
 
 
 def main() -> int:
@@ -511,12 +590,16 @@ def main() -> int:
         chosen = [one for one in PICTURES if not args.names or one.name in args.names]
         if not args.check:
             args.into.mkdir(parents=True, exist_ok=True)
-        failed = run(chosen, executable, None if args.check else args.into)
+        everything = args.check and not args.names
+        failed = run(chosen, executable, None if args.check else args.into, everything)
     except LessonError as error:
         print(error, file=sys.stderr)
         return 1
-    verb = "are as recorded" if args.check else f"taken into {args.into}"
-    print(f"{len(chosen) - failed} of {len(chosen)} pictures {verb}")
+    what = f"{len(chosen)} pictures"
+    if everything:
+        what += f", {len(STATEMENTS)} statements and the numbers in the prose"
+    done = "as recorded" if args.check else f"taken into {args.into}"
+    print(f"{what}: {f'{failed} failed' if failed else done}")
     return int(failed > 0)
 
 

@@ -47,6 +47,10 @@ def test_predictions_are_those_of_the_newest_finished_run_with_a_model(scored, s
     np.testing.assert_allclose(scored["prediction"], model.predict(inputs), rtol=1e-12)
 
 
+def test_the_last_three_columns_are_what_the_lesson_added(scored, split):
+    assert [*scored] == [*split[1], "prediction", "run_id", "model_uri"]
+
+
 def test_the_default_batch_is_the_wines_that_were_set_aside_to_test_on(scored, split, store):
     columns = list(split[1].columns)
     pd.testing.assert_frame_equal(scored[columns], split[1].reset_index(drop=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from test_telco_08_model_roi_dashboard import board_of
 
 from cmlflow import drift, monitoring, scores
 from cmlflow.serving import Deployment
@@ -90,6 +91,14 @@ def test_a_day_has_the_numbers_of_the_run_that_answered_last(page):
     assert page["days"][0]["predicted_share"] == pytest.approx(0.4)
     assert [day["latency_ms"] for day in page["days"]] == [4.5, 2.0, None]
     assert [day["decision"] for day in page["days"]] == ["wait", None, "keep"]
+
+
+def test_the_page_of_the_dashboard_is_tested_with_what_is_logged_here(page):
+    board = board_of(newest=8)
+    assert page.keys() == board.keys()
+    for ours, theirs in zip(page["days"], board["days"], strict=True):
+        assert ours.keys() == theirs.keys()
+    assert page["days"][0]["truth"].keys() == board["days"][0]["truth"].keys()
 
 
 def test_psi_is_by_window_and_none_for_one_that_was_too_small(page):

@@ -187,6 +187,12 @@ class TestLens:
         assert store.filled_in("{wines/forest#2}") == "b" * 32
         assert store.filled_in("{wines/forest@iceberg_snapshot_id}") == "7" * 19
 
+    def test_the_beginning_of_a_value_is_that_of_what_is_shown(self, store):
+        text = "{wines/forest@iceberg_snapshot_id:4}"
+        assert store.filled_in(text) == "7777"
+        shown = Lens(store).answer
+        assert store.filled_in(text, shown) == shown("7" * 19)[:4] != "7777"
+
     @pytest.mark.parametrize("name", ["{x}", "{wines/x}", "{wines/forest@x}", "{wines/forest#3}"])
     def test_what_the_store_lacks_is_named_with_the_cure(self, store, name):
         with pytest.raises(LookupError) as caught:
@@ -222,6 +228,7 @@ class TestWhatIsLegible:
         text = "elasticnet 0.82224284 elasticnet-with-model 0.84989804"
         assert first_absent(["elasticnet", "0.822…", "elasticnet-with-model"], text) is None
         assert first_absent(["0.849…", "0.822…"], text) == "0.822…"
+        assert first_absent(["0.849…", "0.822…"], text, in_any_order=True) is None
 
     def test_a_number_is_not_found_in_a_longer_one(self):
         assert first_absent(["4"], "40 14 0.4 4.5") == "4"

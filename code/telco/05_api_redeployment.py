@@ -234,6 +234,8 @@ outcome = f"{verdict.decision}, {verdict.reason}" if verdict else "nothing to ju
 if args.gate == "dry-run" and verdict:
     outcome += " (dry-run: nothing was changed)"
 print(
-    f"Done: {outcome}\nChampion: {serves}\nLook at: Experiments > {EXPERIMENT}, the tags gate...\n"
+    f"Done: {outcome}\nChampion: {serves}\n"
+    f"Look at: Experiments > {EXPERIMENT}, the newest challenger: its tags gate.decision and "
+    "gate.reason.\n"
     "Next: python code/telco/06_model_simulation.py"
 )

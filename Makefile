@@ -117,5 +117,5 @@ lint: .venv/complete  ## check style
 .venv-parity/addon/complete: tests/standins/addon.txt .venv-parity/complete
 	@.venv-parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--upgrade --target .venv-parity/addon -r tests/standins/addon.txt
-	@rm -r .venv-parity/addon/*.dist-info
+	@rm -rf .venv-parity/addon/*.dist-info .venv-parity/addon/*.egg-info
 	@touch "$@"

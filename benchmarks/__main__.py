@@ -2,7 +2,7 @@
 
 make benchmark, or:  .venv/bin/python -m benchmarks                  everything, about ten minutes
                      .venv/bin/python -m benchmarks --only rows      one part of it
-                     .venv/bin/python -m benchmarks --large          lessons with 10**7 rows, too
+                     .venv/bin/python -m benchmarks --large          with more rows, too
 
 Everything happens in temporary working areas. Each part is written when it is measured, with the
 machine, the date and the load; the figure is drawn from the tables.
@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 README, FIGURE = HERE / "README.md", HERE / "costs.png"
 ROWS = (10**4, 10**5, 10**6)
 LARGE = 10**7
+SCALE, LARGE_SCALE = (1440, 10**5), 10**6
 GROWING = ("00_datagen.py", "14_XGBoost_Iceberg.py", "15_XGBoost_Distributed.py")
 SHOWN = (
     f"![Seconds and memory of each lesson, and seconds against rows.]({FIGURE.name})",
@@ -190,13 +191,24 @@ def pipeline() -> list[str]:
     return [*head, *steps, *(line.replace("| ", "| dashboard: ", 1) for line in page)]
 
 
+def scale(sizes: tuple[int, ...] = SCALE) -> list[str]:
+    """Time what Part 4 does with more messages a day: in its process, and in Spark."""
+    columns = ("Messages a day", "00 makes a day", "01 trains here", "04 trains in Spark")
+    columns += ("06 asks the endpoint, 40 a request", "06 scores in Spark")
+    columns += ("bins here", "bins in Spark", "Most memory of Python, MiB")
+    head = [f"| {' | '.join(columns)} |", "| --- |" + " --- |" * (len(columns) - 1)]
+    return [*head, *printed_by("telco.py", "--scale", *map(str, sizes))]
+
+
 PARTS = {
     "lessons": lessons,
     "rows": rows,
     "models": models,
     "endpoint": endpoint,
     "pipeline": pipeline,
+    "scale": scale,
 }
+LARGER = {"rows": (*ROWS, LARGE), "scale": (*SCALE, LARGE_SCALE)}
 
 
 def conditions(load: float) -> str:
@@ -263,13 +275,14 @@ def main() -> None:
     """Measure the parts that the command line names, and write each into the README."""
     parser = argparse.ArgumentParser(prog="benchmarks", description="Time what the lessons cost.")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), metavar="PART")
-    parser.add_argument("--large", action="store_true", help=f"lessons with {LARGE:,} rows, too")
+    help_large = f"{LARGE:,} rows and {LARGE_SCALE:,} messages a day, too"
+    parser.add_argument("--large", action="store_true", help=help_large)
     args = parser.parse_args()
     for part in args.only:
         print(f"\n{part}", flush=True)
         load = os.getloadavg()[0]
-        large = part == "rows" and args.large
-        lines = rows((*ROWS, LARGE)) if large else PARTS[part]()
+        sizes = (LARGER[part],) if args.large and part in LARGER else ()
+        lines = PARTS[part](*sizes)
         text = README.read_text(encoding="utf-8")
         text = written(text, part, "\n".join(lines), f"*Measured {conditions(load)}.*")
         README.write_text(text, encoding="utf-8")

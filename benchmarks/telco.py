@@ -15,7 +15,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from cmlflow import drift, increments, runner, snapshots, store, towers
@@ -36,55 +36,59 @@ BY_HAND = (
 )
 
 
-@contextlib.contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Print how many seconds a block takes, and nothing of what it prints itself."""
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes, which prints nothing meanwhile."""
     begin = time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()):
-        yield
-    print(f"| {what} | {time.monotonic() - begin:.1f} |", flush=True)
+        call()
+    return time.monotonic() - begin
+
+
+def seconds(script: str, *options: str) -> float:
+    """Run a script of Part 4 and return its seconds."""
+    return seconds_of(lambda: runner.run(TELCO / script, options))
 
 
 def by_hand(days: int) -> None:
     """Time the scripts of Part 4 in order, then the days of the loop."""
-    begin = time.monotonic()
+    took = []
     for script in BY_HAND:
-        with timed(script):
-            runner.run(TELCO / script)
-    print(f"| 00 to 07 together | {time.monotonic() - begin:.1f} |", flush=True)
+        took.append(seconds(script))
+        print(f"| {script} | {took[-1]:.1f} |", flush=True)
+    print(f"| 00 to 07 together | {sum(took):.1f} |")
     for day in range(days):
-        with timed(f"day {day + 1} of the loop"):
-            runner.run(TELCO / "09_jobs.py", ["--days", "1"])
+        one = seconds("09_jobs.py", "--days", "1")
+        print(f"| day {day + 1} of the loop | {one:.1f} |", flush=True)
 
 
 def scale(rows_per_day: int) -> None:
-    """Time what grows with the messages of a day: here and in Spark."""
-    options = ["--rows-per-day", str(rows_per_day), "--days", "1"]
-    with timed(f"{rows_per_day:,} messages: generate a day"):
-        runner.run(TELCO / "00_datagen.py", options)
-    with timed("train on it, here"):
-        runner.run(TELCO / "01_train_xgboost.py")
-    with timed("deploy"):
-        runner.run(TELCO / "02_api_deployment.py")
-    for _ in range(2):
-        runner.run(TELCO / "03_newbatch.py", ["--drift", "none"])
-    with timed("train on the next day, on two executors"):
-        runner.run(TELCO / "04_train_xgboost.py", ["--num-workers", "2"])
-    with timed("score two days in Spark"):
-        runner.run(TELCO / "06_model_simulation.py", ["--batch"])
+    """Print one line: what grows with the messages of a day, here and in Spark."""
+    took = [
+        seconds("00_datagen.py", "--rows-per-day", str(rows_per_day), "--days", "1"),
+        seconds("01_train_xgboost.py"),
+    ]
+    for script, *options in (
+        ("02_api_deployment.py",),
+        *2 * [("03_newbatch.py", "--drift", "none")],
+    ):
+        seconds(script, *options)
+    took.append(seconds("04_train_xgboost.py", "--num-workers", "2"))
+    seconds("06_model_simulation.py", "--batch")
+    seconds("03_newbatch.py", "--drift", "none")
+    took.append(seconds("06_model_simulation.py", "--rows-per-request", "40"))
+    seconds("03_newbatch.py", "--drift", "none")
+    took.append(seconds("06_model_simulation.py", "--batch"))
     spark, table = start_spark(""), "spark_catalog.default.telco_cell_towers"
     end = snapshots.current(spark, table, "code/telco/00_datagen.py")
     increments.appended_rows(spark, end, end.parent_id)
     rows = increments.read(spark, table, end.parent_id, end.snapshot_id).select(*towers.FEATURES)
-    some = rows.limit(7200).toPandas()
-    reference = drift.reference(some, towers.FEATURES, 0.2, 0.85, 0.23)
-    with timed("count the bins of a day, in Spark"):
-        drift.bin_counts_in_spark(reference, rows)
-    with timed("count the bins of a day, here"):
-        drift.bin_counts(reference, rows.toPandas())
+    reference = drift.reference(rows.limit(7200).toPandas(), towers.FEATURES, 0.2, 0.85, 0.23)
+    took.append(seconds_of(lambda: drift.bin_counts(reference, rows.toPandas())))
+    took.append(seconds_of(lambda: drift.bin_counts_in_spark(reference, rows)))
     spark.stop()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| highest memory of the Python process so far, MiB | {peak:.0f} |")
+    cells = " | ".join(f"{one:.1f}" for one in took)
+    print(f"| {rows_per_day:,} | {cells} | {peak:.0f} |", flush=True)
 
 
 def main() -> None:

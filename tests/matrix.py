@@ -148,7 +148,7 @@ def make_environment(cell: Cell, python: str, folder: Path) -> Path:
     if cell.session:
         lines = asked(cell, "tests/standins/addon.txt")
         run([*install, "--no-deps", "--target", str(folder / "addon"), *lines])
-        for described in (folder / "addon").glob("*.dist-info"):
+        for described in (folder / "addon").glob("*.*-info"):
             shutil.rmtree(described)
     return inside
 

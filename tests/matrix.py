@@ -77,8 +77,6 @@ CELLS = (
             "pyarrow==18.1.0",  # what it asks for
             "sqlalchemy<2.1",  # it breaks with later ones
             "setuptools<81",
-            "fastapi<1",  # endpoints need these two, and it does not bring them
-            "uvicorn<1",
         ),
     ),
     Cell("session-3.10", "3.10", session=True),

@@ -97,7 +97,7 @@ class IcebergSource(DatasetSource):
         """Return the source that `to_dict` described.
 
         Raises:
-            BadInput: one of the three is missing, or is not what it should be.
+            BadInput: table, snapshot_id or catalog is missing, or one is not what it should be.
         """
         parts = [source_dict.get(name) for name in ("table", "snapshot_id", "catalog")]
         start = source_dict.get("start_snapshot_id")
@@ -134,7 +134,7 @@ class IcebergSource(DatasetSource):
 
 
 class IcebergDataset(Dataset):
-    """The rows of one snapshot, as `mlflow.log_input` takes them; made by `from_iceberg`."""
+    """The rows of a snapshot or an increment, for `mlflow.log_input`; made by `from_iceberg`."""
 
     def __init__(
         self, source: IcebergSource, schema: "Schema", row_count: int, name: str, digest: str

@@ -9,7 +9,7 @@ kind                             window  feature      value
 psi, ks                          1 to 3  a feature    distance from the reference
 missing_share, out_of_range      1 to 3  a feature    share of the window's rows
 predicted_share                  1 to 3  -            share to which a truck would be sent
-accuracy_estimate                1 to 3  -            what accuracy would be if the model were right
+accuracy_estimate                1 to 3  -            accuracy, if the probabilities are right
 too_few                          1 to 3  -            how many rows the window should have
 failure_share                    0       -            the truth of the day is known: its share
 roc_auc, log_loss, net_ ...      0       -            scores of the day, by the truth
@@ -53,9 +53,9 @@ class Thresholds:
     psi_alarm: float = gate.between(0)
     """PSI above which a window counts for an alarm."""
     ks_watch: float = gate.between(0, 1)
-    """KS statistic above which a feature is worth a look."""
+    """KS statistic above which a feature is worth a look; for the reader, no rule uses it."""
     ks_alarm: float = gate.between(0, 1)
-    """KS statistic that is called an alarm; it is reported, and decides nothing."""
+    """KS statistic that is high; for the reader, no rule uses it."""
     alarm_windows: int = gate.between(1)
     """So many of the last `of_windows` windows must be above psi_alarm, the newest among them."""
     of_windows: int = gate.between(1)
@@ -71,7 +71,7 @@ class Thresholds:
     min_gain_roc_auc: float = gate.between(-1, 1)
     """What the lower end of the interval of the gain in roc_auc must exceed."""
     min_gain_log_loss: float = gate.between(-10, 10)
-    """By how much the log loss must be lower than the baseline's."""
+    """The log loss must be lower than the baseline's by more than this."""
     min_gain_net: float
     """By how much the net revenue per message must at least be higher than the champion's."""
     max_slice_drop: float = gate.between(0, 1)
@@ -97,7 +97,7 @@ class Decision:
     batch_id: int
     """The newest day that was measured; 0 if there is none."""
     run_id: str
-    """The run that is served."""
+    """The run that answered the newest window; empty if there is none."""
 
 
 def read_thresholds(file: Path) -> Thresholds:
@@ -138,7 +138,7 @@ def reference(
     Args:
         rows: the training rows, with all features; a missing value is NaN.
         features: their names; all of them numbers.
-        failure_share: of the training rows; the constant answer of the baseline.
+        failure_share: of the training rows; the baseline answers it to every message.
         roc_auc: of the run, on rows that it was not trained on.
         threshold: from which this run sends a truck.
 

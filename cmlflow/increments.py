@@ -2,8 +2,8 @@
 
 Iceberg reads them with two options: `start-snapshot-id`, which is exclusive, and `end-snapshot-id`,
 which is inclusive. It returns rows of appends only, and is silent about those that came in any
-other way; and it says "not a parent ancestor" for three different mistakes. This room tells them
-apart, before anything is read.
+other way; and it says "not a parent ancestor" for three different mistakes. This module tells
+them apart, before anything is read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A chain of scripts, each a step that runs when the one before has succeeded.
 
 In CML the steps are jobs, found by name or created, the later ones as children of the one before.
-On a laptop they are processes that run one after the other.
+On a laptop they run one after the other: each in a process of its own, or all in this one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Outcome:
     """SUCCEEDED, FAILED, NOT_RUN, or what else the workbench says."""
     seconds: float
     told: str
-    """The last line of a success, or why it failed."""
+    """What a success says in its line `Done:`, or why the step failed."""
 
 
 def run_chain(steps: Iterable[Step], in_this_process: bool = False) -> list[Outcome]:
@@ -112,7 +112,7 @@ def _run_here(steps: list[Step]) -> list[Outcome]:
             printed, said = (one.read().decode(errors="replace") for one in (out, err))
         seconds = time.monotonic() - begin
         if code == 0:
-            outcomes.append(Outcome(step, SUCCEEDED, seconds, _last_line(printed)))
+            outcomes.append(Outcome(step, SUCCEEDED, seconds, _done(printed)))
             print(f"{step.name}: {SUCCEEDED}", flush=True)
             continue
         told = processes.error_message(said) or f"its process ended with code {code}"
@@ -138,12 +138,12 @@ def _run_in_this_process(steps: list[Step]) -> list[Outcome]:
             outcomes.append(Outcome(step, FAILED, time.monotonic() - begin, told))
             break
         seconds = time.monotonic() - begin
-        outcomes.append(Outcome(step, SUCCEEDED, seconds, _last_line(printed.getvalue())))
+        outcomes.append(Outcome(step, SUCCEEDED, seconds, _done(printed.getvalue())))
     return outcomes
 
 
-def _last_line(printed: str) -> str:
-    """Return what a script says that it has done."""
+def _done(printed: str) -> str:
+    """Return what a script says in its line `Done:`; an empty text if there is none."""
     done = re.search(r"^Done: (.*)", printed, re.MULTILINE)
     return done[1] if done else ""
 
@@ -212,7 +212,7 @@ def _job(api: CMLServiceApi, project_id: str, step: Step, given: dict, parent: A
     if (job.memory or 0) < wanted["memory"]:
         changed["memory"] = wanted["memory"]
     if _variables(job.environment) != step.environment:
-        changed["environment"] = json_text(step.environment)
+        changed["environment"] = _json_text(step.environment)
     if (job.parent_id or "") != (parent.id if parent else ""):
         changed["parent_id"] = parent.id if parent else ""
     if changed:
@@ -221,7 +221,7 @@ def _job(api: CMLServiceApi, project_id: str, step: Step, given: dict, parent: A
     return job
 
 
-def json_text(variables: dict[str, str]) -> str:
+def _json_text(variables: dict[str, str]) -> str:
     """Return variables as API v2 takes them in a change: one JSON text."""
     import json
 

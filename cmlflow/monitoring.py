@@ -41,7 +41,7 @@ def page(
         answered: the answers of the complete days, each once: batch_id, run_id, version,
             probability, latency_ms and the label, which is missing where the truth is not known.
         label: the column with the truth.
-        reference: that of the same run, for its threshold.
+        reference: that of the run which answers now, for its threshold.
         thresholds: those of PSI are drawn.
         serves: what answers now; None where nothing does, then it is what answered last.
         challenge: the last judged pair, or None.

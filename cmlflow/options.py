@@ -59,7 +59,7 @@ class LessonParser(ArgumentParser):
         raise ArgumentError(None, message)
 
     def parse_args(self) -> Namespace:
-        """Return the lesson's options, whoever started it.
+        """Return the lesson's options, whether a terminal, a job or a kernel started it.
 
         A kernel starts with `-f FILE` or `--f=FILE`, and a CML job may add words: we ignore those.
         In a terminal a misspelt option is an error, because without it the lesson would give

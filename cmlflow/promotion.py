@@ -28,8 +28,8 @@ def judge(
     """Decide whether a challenger may take the champion's place.
 
     It must (1) have the higher roc_auc, beyond chance, by a paired bootstrap of the messages;
-    (2) have a lower log loss than the constant baseline; (3) earn no less per message, each model
-    with its own threshold; (4) be no worse in any slice. All four are computed, and the reason
+    (2) have a lower log loss than the baseline; (3) earn no less per message, each model with its
+    own threshold; (4) be no worse in any slice. All four are computed, and the reason
     names the first that fails. Too few failures keep the champion: that is a verdict and no error,
     because an error would stop a chain of jobs.
 
@@ -38,7 +38,8 @@ def judge(
         champion: the probabilities that the champion answers, in the same order.
         challenger: those of the challenger.
         slices: the manufacturer of each message; those without one are a slice too.
-        baseline: the constant answer, the share of failures in the challenger's training rows.
+        baseline: the probability that the baseline answers to every message: the share of failures
+            in the challenger's training rows.
         send_from: the threshold of the champion and that of the challenger, chosen on training
             rows.
         thresholds: what must be reached.

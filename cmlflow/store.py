@@ -253,7 +253,7 @@ def choose_run(
 def finished_like(experiment: str, tags: dict[str, str], params: dict[str, Any]) -> Run | None:
     """Return the newest finished run of an experiment with these tags and exactly these params.
 
-    Whoever trains on the same rows with the same code would get the same model again.
+    To train on the same rows with the same code would give the same model again.
     """
     wanted = {name: str(value) for name, value in params.items()}
     for run in newest_first(runs_of([experiment])):  # a store may ignore a filter: compare here

@@ -4,7 +4,7 @@
     project = workbench.named(api.list_projects, "PRD", search_filter='{"name": "PRD"}')
     build = workbench.wait(lambda: workbench.call(api.get_model_build, *ids), "Build", ...)
 
-No policy: what is created, deployed or run is decided by whoever calls. Elsewhere than in CML the
+No policy: the caller decides what is created, deployed or run. Elsewhere than in CML the
 client is absent, and nothing here is needed.
 """
 

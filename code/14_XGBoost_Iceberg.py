@@ -316,7 +316,7 @@ if earlier:
 # Ten times the rows do help. After `python code/00_datagen.py --append --rows 80000` this lesson
 # compares 12,000 training rows with 60,000 on 20,000 test rows: 0.415 and 0.435, where chance
 # moves the difference by 0.004. A model that knew the true probability would reach 0.444 there: the
-# table of 10,000 rows had not taught all that can be learned.
+# table of 20,000 rows had not taught all that can be learned.
 #
 # By hand or by autolog?
 # ----------------------

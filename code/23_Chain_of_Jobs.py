@@ -71,8 +71,8 @@ show(outcomes)
 #
 # What did it do?
 # ---------------
-# The last line of each step says it. Run it again: a model with the same params is no better than
-# the champion, so the champion stays and the endpoint is not touched.
+# Each step says it in its line `Done:`. Run the chain again: a model with the same params is no
+# better than the champion, so the champion stays and the endpoint is not touched.
 for one in outcomes:
     print(f"{one.step.name}: {one.told or 'see its log'}")
 print(

@@ -68,7 +68,6 @@ CELLS = (
     Cell("laptop-3.10", "3.10"),
     Cell("laptop-3.11", "3.11"),
     Cell("laptop-3.12", "3.12"),
-    Cell("mlflow-newest", "3.12", ("mlflow==3.18.0",)),
     Cell(
         "mlflow-2.19",
         "3.11",

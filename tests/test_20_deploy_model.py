@@ -12,7 +12,7 @@ SCRIPT = "20_Deploy_Model.py"
 REGISTER = "05_Auto_Model_Registration.py"
 NAME = "Auto-Deployed Model"
 BETTER = ("--alpha", "0.01", "--alias", "challenger")
-# The request of the original tutorial, and what the model of 05 answers (design reference).
+# The request of the original tutorial, and what the model of 05 answers.
 WINE = {
     "alcohol": 12.8, "chlorides": 0.029, "citric acid": 0.48, "density": 0.98,
     "fixed acidity": 6.2, "free sulfur dioxide": 29, "pH": 3.33, "residual sugar": 1.2,

@@ -1,10 +1,10 @@
-"""The one door to an endpoint: a name behind which one version of a registered model answers.
+"""Endpoints, in CML and on a laptop: each is a name under which one version of a model answers.
 
     deployment = serving.deploy("wine-quality", version, check)
     predictions = serving.call("wine-quality", rows)
 
-The door does not ask its caller where it is. In CML an endpoint is a model deployment; on a laptop
-it is MLflow's own scoring server, in a process of its own that outlives the lesson.
+A lesson calls the same functions in both places. In CML an endpoint is a model deployment; on a
+laptop it is MLflow's own scoring server, in a process of its own that outlives the lesson.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ version, inherits the same socket, so the port stays and no connection that wait
 
 Each connection is closed after one answer. If connections were kept, a client could go on with the
 old version, or send at the moment at which the old process closes an idle one: that request would
-be lost. On this machine a new connection costs a tenth of a millisecond.
+be lost. Within one machine a new connection costs about a tenth of a millisecond.
 
 The control port takes orders only with the token of the facts, a file that nobody else can read.
 """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cmlapi import Model as Endpoint
 
 PROJECT = "PRD"
-"""Where endpoints live, unless CMLFLOW_PROJECT names another project: that of the original."""
+"""The project in which endpoints live, unless CMLFLOW_PROJECT names another."""
 BUILD_LIMIT_S = 30 * 60
 """Builds take 5 to 10 minutes, and can stall."""
 DEPLOYMENT_LIMIT_S = 15 * 60
@@ -336,7 +336,7 @@ class _Place:
         return None
 
     def described(self, serving: Version) -> Deployment:
-        """Return what the door tells of this endpoint."""
+        """Return what `cmlflow.serving.deployed` tells of this endpoint."""
         before = self.before()
         return Deployment(
             self.model.name,

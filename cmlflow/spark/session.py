@@ -139,8 +139,8 @@ def _is_stopped(spark: SparkSession) -> bool:
 def _interrupts_as_before() -> Iterator[None]:
     """Keep the handler of Ctrl+C, which PySpark replaces when it starts.
 
-    PySpark's fails with a Py4JError if Java is being called at that moment. Whoever catches
-    Exception there goes on as if nothing had happened; a KeyboardInterrupt ends the lesson.
+    PySpark's fails with a Py4JError if Java is being called at that moment. Code that
+    catches Exception goes on as if nothing had happened; a KeyboardInterrupt ends the lesson.
     """
     before = signal.getsignal(signal.SIGINT)
     try:

@@ -44,8 +44,8 @@ print(towers.messages(story, [1]).loc[0].to_string())
 #
 # What can be learned, at best
 # ----------------------------
-# A model that knew the true probability would reach the **ceiling**: whoever measures clearly more
-# has found a leak. No column alone comes near it. In money: a truck sent in time saves 100, a quiet
+# A model that knew the true probability would reach the **ceiling**: a score clearly above it means
+# a leak. No column alone comes near it. In money: a truck sent in time saves 100, a quiet
 # day earns 10, a truck for nothing costs 50, and a failure that was missed costs 100.
 import numpy as np
 

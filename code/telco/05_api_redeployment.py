@@ -50,9 +50,10 @@ print(f"Gate: {args.gate}\nChampion: {serves}")
 #
 # Who challenges?
 # ---------------
-# The newest run of 04 that has no verdict yet: a row of the monitoring table says when there is
-# one. Runs on a table that was replaced since do not count, nor does one that knows older days only
-# than the champion, or than another that was judged: it would be judged on a world that is gone.
+# The newest run of 04 that has no verdict yet: each verdict is a row of the monitoring table. Two
+# kinds of run do not count. One was trained on a table that has been replaced since. The other
+# knows only older days than the champion, or than a challenger that has been judged: it would be
+# judged on a world that is gone.
 mlflow.set_experiment(EXPERIMENT)  # CML finds a run by its id only after this
 spark = start_spark(CONNECTION_NAME)
 for table in (TABLE, MONITORING):
@@ -85,8 +86,8 @@ print(f"Challenger: run {run_id or 'none without a verdict'}")
 #
 # The same messages for both
 # --------------------------
-# Every fifth message of those that the challenger was trained on: neither model has seen them. We
-# read them where the run says that they are.
+# Every fifth message is kept from training, so neither model has seen it. We read those of the rows
+# that the challenger's run names.
 import numpy as np
 
 from cmlflow import towers
@@ -109,8 +110,8 @@ if challenger is not None:
 # The verdict
 # -----------
 # Four conditions, all to be met: a higher roc_auc, by more than chance (a paired bootstrap of the
-# messages); probabilities that are better than the constant baseline; no less money, each model
-# with its own threshold; and no manufacturer for whom it is worse. The thresholds stand in
+# messages); a log loss below that of the baseline; no less money, each model with its own
+# threshold; and no manufacturer for whom it is clearly worse. The thresholds stand in
 # thresholds.yaml. A tie keeps the champion.
 from cmlflow import promotion
 
@@ -189,10 +190,10 @@ print("The verdict stands in the tags" if acts else "Nothing is written")
 #
 # The right model, proven four ways
 # ---------------------------------
-# 1 The registry says that the version is of this run. 2 The model answers otherwise than the old
-# one, unless they are equal: else nobody could tell them apart. 3 The new version answers a hundred
-# messages as the run's own model does, before it takes the name. 4 What serves says whose it is.
-# The old version stops last: a crash at any point leaves one that answers.
+# 1 The registry says that the version is of this run. 2 We print how far the answers of the two
+# models lie apart: if they were equal, the third proof would prove nothing. 3 The new version
+# answers a hundred messages as the run's own model does, before it takes the name. 4 What serves
+# says whose it is. The old version stops last: a crash at any point leaves one that answers.
 if promotes:
     version = registry.register_once(run_id, MODEL)
     print(f"Proof 1: the registry says {version}")

@@ -82,7 +82,8 @@ def score(rows, day):
         print(f"day {day}: {now} took over meanwhile, so the day is sent again")
 
 
-print(f"{args.rows_per_request} message in a request, two requests at a time")
+several = "s" * (args.rows_per_request > 1)
+print(f"{args.rows_per_request} message{several} in a request, two requests at a time")
 
 # %%
 #

@@ -177,8 +177,8 @@ print("There is something new" if is_new else f"Run {newest.info.run_id} says it
 
 # %%
 #
-# One run for each day
-# --------------------
+# One run for all days so far
+# ---------------------------
 # Each number by day is a metric whose step is the day, so that MLflow draws it too.
 import time
 
@@ -204,8 +204,8 @@ print(f"Run {run.info.run_id}: {len(page['days'])} days")
 
 # %%
 #
-# The platform's own book
-# -----------------------
+# The platform's own record
+# -------------------------
 # A CML model deployment can keep the truth of each of its predictions too, by the id that it gave
 # the prediction. A request with several messages has one id for all of them, and so no one truth:
 # those stay in our tables. A tag says which days it has been told, so no truth is sent twice, and

@@ -51,9 +51,9 @@ for step in chain:
 #
 # A day that has begun
 # --------------------
-# If this script was stopped in the middle of a day, its messages are there, but nobody has measured
-# them, or has done what was decided. Before another day begins, this one is brought to its end. In
-# CML that is for the jobs, which go on without this script.
+# If this script was stopped in the middle of a day, the messages of that day are there, but steps
+# that follow have not run. Before another day begins, we run them. In CML we need not: the jobs go
+# on without this script.
 rounds = [(f"Day {passed + 1} of {args.days}", chain) for passed in range(args.days)]
 if not workarea.in_cml():
     thresholds = drift.read_thresholds(workarea.root() / "code" / "telco" / "thresholds.yaml")

@@ -243,21 +243,12 @@ def psi(reference: dict[str, Any], rows: pd.DataFrame) -> dict[str, float]:
     return {name: psi_of_counts(features[name]["counts"], found[name]) for name in features}
 
 
-def psi_by_chance(bins: int, reference_rows: int, rows: int) -> tuple[float, float]:
-    """Return the mean of PSI without any drift, and what it exceeds once in twenty times.
-
-    Without drift, PSI is (1 / reference_rows + 1 / rows) times a chi-square variable with bins - 1
-    degrees of freedom: Yurdakul, Statistical Properties of Population Stability Index (2018). This
-    holds for rows that are independent; where they are not, PSI is larger.
-    """
-    from scipy.stats import chi2
-
-    scale = 1 / reference_rows + 1 / rows
-    return (bins - 1) * scale, float(chi2.ppf(0.95, bins - 1)) * scale
-
-
 def rows_needed(reference: dict[str, Any], max_psi_by_chance: float) -> int:
     """Return how many rows a window must have; with fewer, chance alone would move PSI.
+
+    Without drift the mean of PSI is (bins - 1) * (1 / reference rows + 1 / rows): Yurdakul,
+    Statistical Properties of Population Stability Index (2018). This holds for rows that are
+    independent; where they are not, PSI is larger.
 
     Raises:
         BadInput: the reference itself has too few rows for any window.

@@ -97,7 +97,8 @@ def read_thresholds(file: Path, kind: type[T] = Thresholds) -> T:
         types = int if one.type in ("int", int) else (int, float)
         good = isinstance(value, types) and not isinstance(value, bool)
         if not good or value != value or abs(value) == float("inf"):
-            raise BadInput(f"{file}: {one.name} is {value!r}.", "the kind of number it says", cure)
+            wanted = "a whole number" if types is int else "a number"
+            raise BadInput(f"{file}: {one.name} is {value!r}.", wanted, cure)
         if low is not None and not low <= value <= high:
             raise BadInput(f"{file}: {one.name} is {value!r}.", f"{low} to {high}", cure)
     return kind(**given)

@@ -29,6 +29,7 @@ from resolution import requirements
 
 from cmlflow.errors import JarUnavailable
 from cmlflow.spark import jar
+from cmlflow.spark.java import java_version
 
 FOLDER = ROOT / ".venv-matrix"
 PAGE = ROOT / "docs" / "MATRIX.md"
@@ -97,8 +98,8 @@ print(json.dumps(found))
 """
 
 
-class NoPython(LookupError):
-    """This machine has no Python of the release that a cell asks for."""
+class NotHere(LookupError):
+    """This machine has no Python or Java of the release that a cell asks for."""
 
 
 def asked(cell: Cell, file: str) -> list[str]:
@@ -119,7 +120,7 @@ def find_python(version: str) -> str:
     """Return the path of a Python of this minor release.
 
     Raises:
-        NoPython: this machine has none.
+        NotHere: this machine has none.
     """
     ask = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
     for candidate in (sys._base_executable, f"python{version}"):
@@ -128,7 +129,20 @@ def find_python(version: str) -> str:
             found, _, executable = told.stdout.strip().partition(" ")
             if found == version:
                 return executable
-    raise NoPython(f"no python{version} on this machine")
+    raise NotHere(f"no python{version} on this machine")
+
+
+def find_java_17() -> str:
+    """Return the home of the machine's own Java 17.
+
+    Raises:
+        NotHere: this machine has none.
+    """
+    on_path = [str(Path(found).resolve().parents[1]) for found in [shutil.which("java")] if found]
+    for home in [os.environ.get("JAVA_HOME"), *on_path]:
+        if home and java_version(Path(home)) == 17:
+            return home
+    raise NotHere("no Java 17 on this machine")
 
 
 def make_environment(cell: Cell, python: str, folder: Path) -> Path:
@@ -177,8 +191,7 @@ def run_lessons(cell: Cell, python: Path, log: Path) -> tuple[str, float]:
         command += ["-k", "kernel-as-known or environment"]
     extra = {"CMLFLOW_ICEBERG_JAR": str(runtime_of(cell))} if cell.iceberg else {}
     if cell.java:
-        java = os.environ.get("JAVA_HOME") or Path(shutil.which("java") or "").resolve().parents[1]
-        extra["JAVA_HOME"] = str(java)
+        extra["JAVA_HOME"] = find_java_17()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="matrix-") as work:
         done = subprocess.run(
@@ -244,7 +257,7 @@ def run_cell(cell: Cell) -> str:
         )
         versions = dict(zip(NAMES, json.loads(told.stdout), strict=True))
         what, seconds = run_lessons(cell, python, FOLDER / f"{cell.name}.log")
-    except (NoPython, JarUnavailable) as error:
+    except (NotHere, JarUnavailable) as error:
         what = f"skipped: {str(error).splitlines()[0]}"
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout or str(error)).strip().splitlines()

@@ -145,3 +145,10 @@ class TestPage:
     def test_make_matrix_is_a_command_that_a_newcomer_finds(self):
         assert "[each set of releases](docs/MATRIX.md)" in (ROOT / "README.md").read_text("utf-8")
         assert Path(matrix.__file__).parent == ROOT / "tests"
+
+
+def test_without_a_java_17_the_row_of_spark_4_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(matrix.NotHere, match="no Java 17 on this machine"):
+        matrix.find_java_17()

@@ -125,6 +125,17 @@ def test_nothing_is_a_bare_expression(lesson):
     assert all(isinstance(value, ast.Call) for value in expressions)
 
 
+def test_both_trainings_of_part_4_have_the_same_params():
+    """Else the gate would compare params, and not what the rows teach."""
+    first, later = (
+        ast.dump(node.value)
+        for lesson in ("telco/01_train_xgboost.py", "telco/04_train_xgboost.py")
+        for node in ast.parse(source(lesson)).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARAMS"
+    )
+    assert first == later
+
+
 def test_no_comment_is_code_to_switch_on(lesson):
     """Comments at the margin are prose: a line that parses as a call or an assignment is not."""
     for line in re.findall(r"^# ?(.*)$", source(lesson), re.MULTILINE):

@@ -115,7 +115,6 @@ marks = spark.sql(
 ).toPandas()
 spark.stop()
 print(f"The snapshots of {TOWERS}:\n{marks.tail(5).to_string(index=False)}")
-print(
-    f"Done: {' and '.join(told) or f'day {day} is there already'}\n"
-    "Next: python code/telco/04_train_xgboost.py, or 06_model_simulation.py"
-)
+print(f"Done: {' and '.join(told) or f'day {day} is there already'}")
+later = "python code/telco/04_train_xgboost.py, or 06_model_simulation.py"
+print(f"Next: {later if len(marks) > 1 else 'this script once more'}")

@@ -91,7 +91,7 @@ if train:
     if row_count != appended:
         raise errors.LessonError(
             f"{row_count} rows were read, and {appended} were appended to {TABLE}.",
-            "as many",
+            "as many rows as were appended",
             f"To see what each snapshot did, run in Spark:  SELECT * FROM {TABLE}.snapshots",
         )
 

@@ -41,7 +41,7 @@ serves = serving.deployed(ENDPOINT)
 if serves is None:
     raise errors.MissingStep(
         f"Nothing serves as {ENDPOINT!r}.",
-        "a champion",
+        "an endpoint that serves the champion",
         "python code/telco/02_api_deployment.py",
     )
 print(f"Gate: {args.gate}\nChampion: {serves}")

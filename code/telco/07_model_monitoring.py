@@ -71,7 +71,8 @@ print(f"the truth is known for {known['batch_id'].nunique()} of them")
 # ------------------------
 # A day has three windows of eight hours. PSI compares the shares of an input's values in a window
 # with those in training: 0 for equal shares, from 0.1 on worth a look, an alarm above 0.25. With
-# few rows chance alone moves it, so a window that is too small is refused. Each day is compared
+# few rows chance alone moves it, so a window that is too small is refused. KS, the largest distance
+# of the two cumulative shares, is worth a look above 0.1; no rule uses it. Each day is compared
 # with the reference of the run that answered it, not with that of the newest run.
 import pandas as pd
 
@@ -103,6 +104,9 @@ for (day, run_id), _ in answered.groupby(["batch_id", "run_id"]):
     psi = found[-1][found[-1]["kind"] == "psi"]
     table = psi.pivot(index="feature", columns="window", values="value").round(2)
     print(f"PSI of day {day} by window:\n{table.to_string() if len(psi) else 'too few messages'}")
+    ks = found[-1][found[-1]["kind"] == "ks"].sort_values("value")
+    for _, most in ks.tail(1).iterrows():
+        print(f"Highest KS of day {day}: {most['value']:.2f} in {most['feature']}")
 
 # %%
 #

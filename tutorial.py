@@ -25,7 +25,7 @@ from collections.abc import Collection
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from cmlflow import runner, spark, store, workarea
+from cmlflow import registry, runner, spark, store, workarea
 from cmlflow.errors import JarUnavailable
 from cmlflow.processes import error_message
 from cmlflow.serving import on_laptop
@@ -226,7 +226,7 @@ def main() -> int:
 def stop_endpoints(keep: Collection[str] = ()) -> None:
     """End the endpoints of this working area, but for those to keep, and say which there were."""
     for name in on_laptop.stop_all(keep):
-        print(f"The endpoint {name} is stopped; the lesson that deployed it starts it again")
+        print(f"The endpoint {name} is stopped; to start it again:  {registry.how_to_deploy(name)}")
 
 
 def run_all(lessons: tuple[str, ...], verbose: bool) -> int:
@@ -247,9 +247,10 @@ def run_all(lessons: tuple[str, ...], verbose: bool) -> int:
             session.end()
     finally:
         stop_endpoints(keep=running)
+    one = LOOP if lessons[-1].startswith(LOOP) else "01_Experiment.py"
     print(
         f"\nAll lessons ran. Look at what they logged:  {where}\n"
-        f"To run one lesson by itself:  {command(CODE / '01_Experiment.py')}"
+        f"To run one lesson by itself:  {command(CODE / one)}"
     )
     return 0
 

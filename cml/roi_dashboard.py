@@ -245,10 +245,10 @@ def roc_auc_chart(board: dict) -> dict:
         "y": [truth.get("reference_roc_auc") for truth in truths],
         "mode": "lines+markers",
         "name": "when it was trained",
-        "line": {"color": GREY, "dash": "dash"},
+        "line": {"color": GREY, "dash": "dash", "shape": "vh"},  # of the version that answered
         "marker": {"symbol": "line-ew-open", "size": 12},
     }
-    layout = axes(day_axis(board), {"tickformat": ".2f"}, 320, **drawn(promotions(board)))
+    layout = axes(day_axis(board), {"tickformat": ".3f"}, 320, **drawn(promotions(board)))
     return {"data": [measured, reference], "layout": layout}
 
 
@@ -647,8 +647,15 @@ def challenge(judged: dict | None, prices: scores.Prices) -> tuple[str, html.Tab
     for role in ("champion", "challenger"):
         model = judged[role]
         net = dashboard.figures(model["counts"], model["threshold"], prices).net
-        version = f"{role}, version {model['version']}"
-        rows.append([version, f"{model['threshold']:.2f}", f"{model['roc_auc']:.3f}", told(net)])
+        version = f"version {model['version']}" if model["version"] else "not registered"
+        rows.append(
+            [
+                f"{role}, {version}",
+                f"{model['threshold']:.2f}",
+                f"{model['roc_auc']:.3f}",
+                told(net),
+            ]
+        )
     said = f"Day {judged['day']}, {judged['messages']:,} test messages: {judged['decision']} "
     head = ["Model", "Its threshold", "roc_auc", "Net revenue"]
     name = "Both on the same messages, each at its own threshold, at the prices above"

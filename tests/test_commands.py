@@ -334,8 +334,11 @@ class TestWithoutNetwork:
 
     def test_no_endpoint_outlives_the_tutorial(self, all_lessons_offline, module_work):
         lines = all_lessons_offline.stdout.splitlines()
-        for name in ("wine-quality", "CellTwrFail-CLF"):
-            stopped = f"The endpoint {name} is stopped; the lesson that deployed it starts it again"
+        for name, lesson in (
+            ("wine-quality", "20_Deploy_Model.py"),
+            ("CellTwrFail-CLF", "telco/02_api_deployment.py"),
+        ):
+            stopped = f"The endpoint {name} is stopped; to start it again:  python code/{lesson}"
             assert stopped in lines
         assert list((module_work / "endpoints").glob("*.json")) == []
 

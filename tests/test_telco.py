@@ -735,6 +735,6 @@ class TestLoop:
             for day in range(6, 12)
         ]
         assert (
-            f"\nDone: 4 days; version 2 serves (run {telco.promoted.info.run_id})\n"
-            in (telco.said["09"])
-        )
+            "\nDone: 4 days (wait, retrain, keep, keep); version 2 serves "
+            f"(run {telco.promoted.info.run_id})\n"
+        ) in telco.said["09"]

@@ -273,7 +273,7 @@ def test_the_jobs_retrain_on_the_drifted_day_and_the_winner_serves(session):
     assert not [name for name in names if name.startswith(f"{ENDPOINT}-check")]
     (before,) = (m for m in after(session, "02")[0].state["models"] if m["name"] == ENDPOINT)
     assert model["access_key"] == before["access_key"]
-    assert re.search(r"^Done: 1 days; version 2 serves", first.printed, re.MULTILINE)
+    assert re.search(r"^Done: 1 days \(retrain\); version 2 serves", first.printed, re.MULTILINE)
 
 
 def test_the_store_names_the_winner_by_alias_and_by_tags(session):

@@ -31,7 +31,7 @@ if run is not None:
     board = dashboard.load(run.info.run_id)
     messages, served = dashboard.choices(board), board["served"]
     print(f"Run {run.info.run_id}: measured up to day {board['day']}")
-    print(f"Now answers: {board['model']} version {served['version']} (run {served['run_id']})")
+    print(f"Answered last: {board['model']} version {served['version']} (run {served['run_id']})")
 elif args.print_only:
     raise errors.MissingStep(
         f"No finished run of the experiment {EXPERIMENT!r} has logged dashboard.json.",

@@ -106,7 +106,7 @@ print(days[["day", "version", "roc_auc", "decision"]].to_string(index=False))
 serves = serving.deployed("CellTwrFail-CLF")
 now = f"version {serves.version} serves (run {serves.run_id})" if serves else "nothing serves"
 print(
-    f"Done: {args.days} days; {now}\n"
+    f"Done: {args.days} days ({', '.join(days['decision'].tail(args.days))}); {now}\n"
     "Look at: Experiments > telco-monitoring, scores.png of the newest run.\n"
     f"Open the UI: {store.how_to_open_ui(store.run_page(newest, 'artifacts/scores.png'))}"
 )

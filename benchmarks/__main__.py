@@ -268,7 +268,7 @@ def draw(text: str) -> None:
     right.set_xlabel("rows")
     right.set_ylabel("seconds, Java's start included")
     right.legend(fontsize=8)
-    figure.savefig(FIGURE, dpi=100, metadata={"Software": None})
+    figure.savefig(FIGURE, dpi=90, metadata={"Software": None})
 
 
 def main() -> None:

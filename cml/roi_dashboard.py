@@ -245,7 +245,7 @@ def roc_auc_chart(board: dict) -> dict:
         "y": [truth.get("reference_roc_auc") for truth in truths],
         "mode": "lines+markers",
         "name": "when it was trained",
-        "line": {"color": GREY, "dash": "dash", "shape": "vh"},  # of the version that answered
+        "line": {"color": GREY, "dash": "dash", "shape": "hvh"},  # of the version that answered
         "marker": {"symbol": "line-ew-open", "size": 12},
     }
     layout = axes(day_axis(board), {"tickformat": ".3f"}, 320, **drawn(promotions(board)))

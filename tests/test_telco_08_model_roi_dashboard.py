@@ -763,8 +763,10 @@ class TestInABrowser:
             log(work, board_of(newest=6))
             browser.text_of(url, "The truth of no day is known yet; the newest measured day is 6")
             board = board_of(newest=9)
+            board["challenge"]["challenger"]["version"] = None  # it lost, so nobody registered it
             run_id = log(work, board)
             browser.text_of(url, run_id, "the served version 2 has no labelled day yet")
+            browser.text_of(url, run_id, "challenger, not registered")
             wait_for(browser, arithmetic(added(board, (6, 7, 8)), 0.5))
             newer = board_of(newest=11) | {"challenge": None, "promotions": []}
             second = log(work, newer)

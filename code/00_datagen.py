@@ -11,7 +11,7 @@ Run        python code/00_datagen.py [--rows 10000] [--seed 42] [--append]
 The data are made up: seeded, learnable and without leakage. The label is drawn at random with a
 probability that follows from six columns, so nobody can predict it without error. A model that
 knew this probability would reach a ROC AUC of 0.88 and an average precision of 0.44, where
-a baseline gets 0.50 and 0.07 (on a million rows). If you measure clearly more, look for a mistake.
+guessing gets 0.50 and 0.07 (on a million rows). If you measure clearly more, look for a mistake.
 """
 
 # %%
